@@ -1,0 +1,2 @@
+//! shell: x.
+fn main() {}
