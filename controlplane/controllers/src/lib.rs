@@ -1,1 +1,25 @@
-//! pure: x.
+//! pure: the controllers of Kubernetes v1.36 as functions from what is observed to what should be written.
+//!
+//! A controller reads a [`Cache`] and gives back a [`Plan`]: plain data that somebody else carries out. It never does I/O,
+//! reads no clock, holds no state between two runs, and never learns what triggered it. To add one: a file, a row in
+//! [`CONTROLLERS`], a test.
+
+mod cache;
+mod config;
+mod meta;
+mod object;
+mod plan;
+mod pods;
+mod replica_set;
+mod replicas;
+mod replication_controller;
+mod table;
+
+#[cfg(test)]
+mod model;
+
+pub use cache::{Cache, Identity, Lookup};
+pub use config::Config;
+pub use object::{Kind, Object, Resource, Scope, Typed};
+pub use plan::{Action, Failure, FailedVerb, Note, NoteType, Plan, Preconditions, Propagation, Step, Subresource, Target};
+pub use table::{CONTROLLERS, Change, Context, Controller, IdentityChange, Key, Watch};

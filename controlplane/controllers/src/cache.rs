@@ -1,0 +1,100 @@
+//! What controllers read: the port behind which somebody keeps objects and indexes up to date. It answers from memory, at
+//! once. It never writes.
+
+use std::sync::Arc;
+
+use coracle_api::selector::Selector;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+use crate::object::{Kind, Object, Resource, Typed};
+use crate::table::Key;
+
+/// The objects of the cluster as far as the reader has seen them. A controller that wrote something is not run again for
+/// the same key before that write is visible here.
+pub trait Cache {
+    /// One object; `namespace` is empty for the cluster's.
+    fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Object>;
+    /// All objects of a namespace, or of all with `None`, in the order of their keys.
+    fn list(&self, kind: Kind, namespace: Option<&str>) -> Vec<Object>;
+    /// The objects of a kind that name `uid` in an owner reference, controller or not.
+    fn owned_by(&self, kind: Kind, uid: &str) -> Vec<Object>;
+    /// The objects of a namespace whose labels match.
+    fn selected(&self, kind: Kind, namespace: &str, selector: &Selector) -> Vec<Object>;
+    /// The pods bound to a node.
+    fn pods_on(&self, node: &str) -> Vec<Arc<Pod>>;
+    /// When this cache last saw the object appear, change or vanish, by its own clock; its own start where it never did.
+    /// Kept for Nodes and Leases.
+    fn changed_at(&self, kind: Kind, key: &Key) -> Timestamp;
+    /// Looks an owner up where writes land first, of any kind the server knows, so that "absent" is certain.
+    fn look_up(&self, namespace: &str, owner: &OwnerReference) -> Lookup;
+    /// The object with this uid, if it has owners, or finalizers that the garbage collector serves.
+    fn identity(&self, uid: &str) -> Option<Arc<Identity>>;
+    /// The objects of all kinds that name `uid` in an owner reference.
+    fn dependents(&self, uid: &str) -> Vec<Arc<Identity>>;
+    /// At most `limit` objects of all kinds in a namespace, read where writes land first.
+    fn contents(&self, namespace: &str, limit: usize) -> Vec<Arc<Identity>>;
+}
+
+/// What is known of an object whatever its kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// Its resource.
+    pub resource: Arc<Resource>,
+    /// Its namespace; empty for the cluster's.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// The version that was seen.
+    pub resource_version: String,
+    /// When it was asked to go.
+    pub deletion_timestamp: Option<Timestamp>,
+    /// How long it may take to go.
+    pub deletion_grace_period_seconds: Option<i64>,
+    /// What holds it back from going.
+    pub finalizers: Vec<String>,
+    /// Its owners.
+    pub owners: Vec<OwnerReference>,
+}
+
+/// The answer to "does this owner exist".
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lookup {
+    /// It does, with the uid that was asked for.
+    Found(Arc<Identity>),
+    /// It does not, or another incarnation does.
+    Absent,
+    /// Its kind is not served here, so nothing can be said of it.
+    UnknownKind,
+    /// A namespaced kind was asked for by an owner reference of an object of the cluster.
+    NamespaceMismatch,
+}
+
+impl dyn Cache + '_ {
+    /// One object in typed form.
+    pub fn one<K: Typed>(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        K::from_object(self.get(K::ROW, namespace, name)?)
+    }
+
+    /// All objects of a namespace, or of all with `None`, in typed form.
+    pub fn all<K: Typed>(&self, namespace: Option<&str>) -> Vec<Arc<K>> {
+        typed(self.list(K::ROW, namespace))
+    }
+
+    /// The objects that name `uid` as an owner, in typed form.
+    pub fn owned<K: Typed>(&self, uid: &str) -> Vec<Arc<K>> {
+        typed(self.owned_by(K::ROW, uid))
+    }
+
+    /// The objects whose labels match, in typed form.
+    pub fn matching<K: Typed>(&self, namespace: &str, selector: &Selector) -> Vec<Arc<K>> {
+        typed(self.selected(K::ROW, namespace, selector))
+    }
+}
+
+fn typed<K: Typed>(objects: Vec<Object>) -> Vec<Arc<K>> {
+    objects.into_iter().filter_map(K::from_object).collect()
+}
