@@ -1,0 +1,173 @@
+//! The two wasmtime engines of a node: Cranelift with a pool of instance slots for everything that lasts, Winch for the
+//! first minutes of a big component. Settings live here and nowhere else, for the compiled form depends on them.
+
+use std::sync::{Arc, OnceLock};
+
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
+
+use crate::{CpuAccount, CpuQuota, EngineError, budget::MAX_TABLE_ELEMENTS, ticker::Ticker};
+
+/// Most memories of guests at once: 10,000 pods and some thousands of requests. Each reserves 4 GiB of address space, and
+/// the 128 TiB of a process hold no more than about 20,000.
+const DEFAULT_MAX_MEMORIES: u32 = 16_384;
+
+/// Smaller pools to try where address space is limited.
+const FALLBACK_MAX_MEMORIES: [u32; 3] = [4096, 1024, 128];
+
+/// Bytes of a memory that stay resident in its slot after use, so that the next instance takes no page faults.
+const KEEP_RESIDENT_BYTES: usize = 128 * 1024;
+
+/// Slots that keep their memory mapped after use; the rest is given back to the system.
+const WARM_SLOTS: u32 = 64;
+
+/// Stack of a guest, host calls included.
+const ASYNC_STACK_BYTES: usize = 1024 * 1024;
+
+/// Part of the stack that guest code may use.
+const WASM_STACK_BYTES: usize = 512 * 1024;
+
+/// How the engines are made.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Most memories of guests at once.
+    pub max_memories: u32,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { max_memories: DEFAULT_MAX_MEMORIES }
+    }
+}
+
+/// Which compiler made the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// Winch: compiles five times as fast, its code runs slower.
+    Quick,
+    /// Cranelift.
+    Optimized,
+}
+
+impl Tier {
+    pub(crate) fn file_suffix(self) -> &'static str {
+        match self {
+            Self::Quick => "winch",
+            Self::Optimized => "cranelift",
+        }
+    }
+}
+
+/// The node's engines. Clones share them.
+#[derive(Clone)]
+pub struct Engines {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    optimized: Engine,
+    quick: OnceLock<Option<Engine>>,
+    ticker: Arc<Ticker>,
+}
+
+impl Engines {
+    /// Makes the Cranelift engine with the biggest pool this machine allows, and starts the ticker.
+    pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
+        let ticker = Ticker::start().map_err(|source| EngineError::Io { what: "start the epoch thread", source })?;
+        let optimized = pooled_engine(options.max_memories)?;
+        ticker.add(&optimized);
+        Ok(Self { inner: Arc::new(Inner { optimized, quick: OnceLock::new(), ticker }) })
+    }
+
+    /// The engine of a tier. The quick one is made at its first use and is `None` on machines that Winch does not know.
+    pub fn get(&self, tier: Tier) -> Option<&Engine> {
+        match tier {
+            Tier::Optimized => Some(&self.inner.optimized),
+            Tier::Quick => self.inner.quick.get_or_init(|| self.quick_engine()).as_ref(),
+        }
+    }
+
+    /// The engine that everything ends up on.
+    pub fn optimized(&self) -> &Engine {
+        &self.inner.optimized
+    }
+
+    /// Opens an account for the CPU time of a container.
+    pub fn cpu_account(&self, quota: Option<CpuQuota>) -> Arc<CpuAccount> {
+        CpuAccount::new(quota, self.inner.ticker.clone())
+    }
+
+    fn quick_engine(&self) -> Option<Engine> {
+        let mut config = base_config();
+        config.strategy(Strategy::Winch);
+        match Engine::new(&config) {
+            Ok(engine) => {
+                self.inner.ticker.add(&engine);
+                Some(engine)
+            }
+            Err(error) => {
+                tracing::debug!("no quick compiler on this machine: {error:#}");
+                None
+            }
+        }
+    }
+}
+
+/// Settings that both engines share.
+fn base_config() -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .wasm_component_model_async(true)
+        .epoch_interruption(true)
+        .async_stack_size(ASYNC_STACK_BYTES)
+        .max_wasm_stack(WASM_STACK_BYTES)
+        .memory_init_cow(true)
+        .generate_address_map(true);
+    config
+}
+
+fn pooled_engine(max_memories: u32) -> Result<Engine, EngineError> {
+    let smaller = FALLBACK_MAX_MEMORIES.into_iter().filter(|count| *count < max_memories);
+    for count in std::iter::once(max_memories).chain(smaller) {
+        let mut config = base_config();
+        config.strategy(Strategy::Cranelift);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(count)));
+        match Engine::new(&config) {
+            Ok(engine) => return Ok(engine),
+            Err(error) => tracing::info!("no pool of {count} instances on this machine: {error:#}"),
+        }
+    }
+    let mut config = base_config();
+    config.strategy(Strategy::Cranelift);
+    Engine::new(&config).map_err(EngineError::Engine)
+}
+
+fn pool(max_memories: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    // A component has a few core modules (adapters) and tables for each memory of its own.
+    pool.total_component_instances(max_memories)
+        .total_core_instances(max_memories.saturating_mul(4))
+        .total_memories(max_memories)
+        .total_tables(max_memories.saturating_mul(2))
+        .total_stacks(max_memories)
+        .total_gc_heaps(0)
+        .table_elements(MAX_TABLE_ELEMENTS)
+        .max_unused_warm_slots(WARM_SLOTS)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(4096)
+        .decommit_batch_size(16)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_tiers_exist_here_and_differ() {
+        let engines = Engines::new(&EngineOptions::default()).unwrap();
+        let quick = engines.get(Tier::Quick).expect("Winch knows this machine");
+        assert!(!Engine::same(quick, engines.optimized()));
+    }
+}
