@@ -142,6 +142,10 @@ pub struct Info {
     pub has_generation: bool,
     /// The object may be written with no `resourceVersion` and created by PUT, as Kubernetes allows for some kinds.
     pub create_on_update: bool,
+    /// A deletion that names no propagation policy orphans what the object owns, as old clients expect of a few kinds.
+    pub orphans_by_default: bool,
+    /// A deletion is answered with the object as it last was, not with a `Status`.
+    pub returns_deleted: bool,
 }
 
 impl Info {
@@ -161,6 +165,8 @@ impl Info {
             selectable_fields: &[],
             has_generation: false,
             create_on_update: false,
+            orphans_by_default: false,
+            returns_deleted: false,
         }
     }
 
@@ -214,6 +220,20 @@ pub trait Resource:
     /// The rules for a change of the status.
     fn validate_status_update(&self, _old: &Self, _errors: &mut Errors) {}
 
+    /// How long a deletion waits for whoever runs the object to finish, in seconds, given what the client asked for; `None`
+    /// for kinds that are removed at once (`CheckGracefulDelete`).
+    fn grace_period_seconds(&self, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// What a deletion that must wait shows in the object, beside its metadata (a Namespace's phase).
+    fn begin_deletion(&mut self) {}
+
+    /// Whether something beside `metadata.finalizers` holds the deletion up (a Namespace's `spec.finalizers`).
+    fn holds_deletion(&self) -> bool {
+        false
+    }
+
     /// Things a client is told of by a `Warning` header (deprecated or useless fields).
     fn warnings(&self) -> Vec<String> {
         Vec::new()
@@ -244,7 +264,7 @@ pub trait Object: Any + Debug + Send + Sync {
     fn as_any_mut(&mut self) -> &mut dyn Any;
     /// A copy.
     fn boxed_clone(&self) -> Box<dyn Object>;
-    /// Its JSON, `apiVersion` and `kind` first, `metadata` next.
+    /// Its JSON.
     fn encode(&self) -> Vec<u8>;
     /// [`Resource::apply_defaults`].
     fn apply_defaults(&mut self);
@@ -262,6 +282,12 @@ pub trait Object: Any + Debug + Send + Sync {
     fn validate_update(&self, old: &dyn Object, errors: &mut Errors);
     /// [`Resource::validate_status_update`].
     fn validate_status_update(&self, old: &dyn Object, errors: &mut Errors);
+    /// [`Resource::grace_period_seconds`].
+    fn grace_period_seconds(&self, requested: Option<i64>) -> Option<i64>;
+    /// [`Resource::begin_deletion`].
+    fn begin_deletion(&mut self);
+    /// [`Resource::holds_deletion`].
+    fn holds_deletion(&self) -> bool;
     /// [`Resource::warnings`].
     fn warnings(&self) -> Vec<String>;
     /// [`Resource::selectable_field`].
@@ -318,6 +344,15 @@ impl<T: Resource> Object for T {
     }
     fn validate_status_update(&self, old: &dyn Object, errors: &mut Errors) {
         Resource::validate_status_update(self, same_kind(old), errors);
+    }
+    fn grace_period_seconds(&self, requested: Option<i64>) -> Option<i64> {
+        Resource::grace_period_seconds(self, requested)
+    }
+    fn begin_deletion(&mut self) {
+        Resource::begin_deletion(self);
+    }
+    fn holds_deletion(&self) -> bool {
+        Resource::holds_deletion(self)
     }
     fn warnings(&self) -> Vec<String> {
         Resource::warnings(self)

@@ -1,0 +1,283 @@
+//! The shapes an object is answered in: itself, `PartialObjectMetadata`, or a row of a `Table` (which `kubectl get` asks for).
+//! Plain objects are answered with the bytes the store shares; nothing is serialised again.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use coracle_api::ApiError;
+use coracle_api::kind::{Kind, Object};
+use http::{HeaderMap, Response, StatusCode, header};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::body::Body;
+use crate::registry::{Stored, wire_bytes};
+use crate::request::Query;
+
+const MEDIA_TYPES: &str =
+    "application/json, application/json;as=Table;g=meta.k8s.io;v=v1, application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+/// Larger lists are sent in pieces of about this size, so that no list is ever joined in memory.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// What of each object a table's row carries (`includeObject`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IncludeObject {
+    None,
+    Metadata,
+    Object,
+}
+
+/// The shape a client asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Plain,
+    Partial,
+    Table(IncludeObject),
+}
+
+impl Shape {
+    /// The first shape of the `Accept` header that this server has.
+    pub(crate) fn negotiate(headers: &HeaderMap, query: &Query) -> Result<Self, ApiError> {
+        let Some(accept) = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).filter(|v| !v.trim().is_empty())
+        else {
+            return Ok(Self::Plain);
+        };
+        for clause in accept.split(',') {
+            let mut parts = clause.split(';').map(str::trim);
+            let media = parts.next().unwrap_or_default();
+            if !matches!(media, "application/json" | "application/*" | "*/*") {
+                continue;
+            }
+            let parameter = |name: &str| {
+                clause.split(';').filter_map(|p| p.trim().split_once('=')).find(|(k, _)| *k == name).map(|(_, v)| v)
+            };
+            match parameter("as") {
+                None => return Ok(Self::Plain),
+                // v1beta1 has the same fields; clients take the kind from the answer.
+                Some("Table") if parameter("v") == Some("v1") => return Ok(Self::Table(include_object(query)?)),
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList") if parameter("v") == Some("v1") => {
+                    return Ok(Self::Partial);
+                }
+                Some(_) => {}
+            }
+        }
+        Err(ApiError::not_acceptable(MEDIA_TYPES))
+    }
+
+    /// The object's own bytes are what is answered.
+    pub(crate) fn is_plain(self) -> bool {
+        self == Self::Plain
+    }
+}
+
+fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
+    match query.get("includeObject") {
+        None | Some("" | "Metadata") => Ok(IncludeObject::Metadata),
+        Some("None") => Ok(IncludeObject::None),
+        Some("Object") => Ok(IncludeObject::Object),
+        Some(other) => Err(ApiError::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+    }
+}
+
+/// `PartialObjectMetadata` of an object at a revision.
+fn partial(object: &dyn Object, revision: &str) -> Value {
+    let mut metadata = serde_json::to_value(object.meta()).unwrap_or_default();
+    if let Some(fields) = metadata.as_object_mut() {
+        fields.insert("resourceVersion".to_owned(), revision.into());
+    }
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+}
+
+fn column_definitions(kind: &Kind) -> Value {
+    kind.info
+        .columns
+        .iter()
+        .map(|c| {
+            json!({"name": c.name, "type": c.type_, "format": c.format, "description": c.description, "priority": c.priority})
+        })
+        .collect()
+}
+
+fn row(object: &dyn Object, bytes: Option<&Bytes>, revision: &str, include: IncludeObject, now: Timestamp) -> Value {
+    let mut row = json!({"cells": object.row(now)});
+    let carried = match include {
+        IncludeObject::None => return row,
+        IncludeObject::Metadata => partial(object, revision),
+        IncludeObject::Object => bytes.and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default(),
+    };
+    row["object"] = carried;
+    row
+}
+
+/// One object in the shape asked for.
+pub(crate) fn one(kind: &Kind, stored: &Stored, shape: Shape, now: Timestamp) -> Result<Bytes, ApiError> {
+    if shape.is_plain() {
+        return stored.bytes();
+    }
+    shaped(kind, stored.object(), Some(&stored.bytes()?), &stored.entry.revision.to_string(), shape, now, true)
+}
+
+/// An object that may not be stored, in a shape. `first` says whether a table names its columns.
+pub(crate) fn shaped(
+    kind: &Kind,
+    object: &dyn Object,
+    bytes: Option<&Bytes>,
+    revision: &str,
+    shape: Shape,
+    now: Timestamp,
+    first: bool,
+) -> Result<Bytes, ApiError> {
+    let value = match shape {
+        Shape::Plain => return Ok(bytes.cloned().unwrap_or_else(|| Bytes::from(object.encode()))),
+        Shape::Partial => partial(object, revision),
+        Shape::Table(include) => {
+            let columns = if first { column_definitions(kind) } else { Value::Null };
+            json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"resourceVersion": revision},
+                "columnDefinitions": columns,
+                "rows": [row(object, bytes, revision, include, now)],
+            })
+        }
+    };
+    to_bytes(&value)
+}
+
+/// The metadata of a list.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ListMeta {
+    pub(crate) resource_version: String,
+    #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
+    pub(crate) continue_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) remaining_item_count: Option<usize>,
+}
+
+/// A list in the shape asked for, as pieces.
+pub(crate) fn list(
+    kind: &'static Kind,
+    items: &[std::sync::Arc<coracle_store::Entry>],
+    meta: &ListMeta,
+    shape: Shape,
+    now: Timestamp,
+) -> Result<VecDeque<Bytes>, ApiError> {
+    let meta = serde_json::to_string(meta).map_err(|e| ApiError::internal(e.to_string()))?;
+    match shape {
+        Shape::Plain => {
+            let mut out = Pieces::new(format!(
+                "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
+                kind.list_kind, kind.api_version
+            ));
+            for (i, entry) in items.iter().enumerate() {
+                out.item(i, &wire_bytes(kind, entry)?);
+            }
+            Ok(out.end("]}\n"))
+        }
+        Shape::Partial => {
+            let mut out = Pieces::new(format!(
+                "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"items\":["
+            ));
+            for (i, entry) in items.iter().enumerate() {
+                let stored = Stored::of(kind, entry.clone())?;
+                out.item(i, &to_bytes(&partial(stored.object(), &entry.revision.to_string()))?);
+            }
+            Ok(out.end("]}\n"))
+        }
+        Shape::Table(include) => {
+            let columns = column_definitions(kind);
+            let mut out = Pieces::new(format!(
+                "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":["
+            ));
+            for (i, entry) in items.iter().enumerate() {
+                let stored = Stored::of(kind, entry.clone())?;
+                let bytes = stored.bytes()?;
+                let value = row(stored.object(), Some(&bytes), &entry.revision.to_string(), include, now);
+                out.item(i, &to_bytes(&value)?);
+            }
+            Ok(out.end("]}\n"))
+        }
+    }
+}
+
+struct Pieces {
+    done: VecDeque<Bytes>,
+    open: Vec<u8>,
+}
+
+impl Pieces {
+    fn new(head: String) -> Self {
+        Self { done: VecDeque::new(), open: head.into_bytes() }
+    }
+
+    fn item(&mut self, index: usize, bytes: &Bytes) {
+        if index > 0 {
+            self.open.push(b',');
+        }
+        if self.open.len() + bytes.len() > PIECE_BYTES && !self.open.is_empty() {
+            self.done.push_back(std::mem::take(&mut self.open).into());
+        }
+        if bytes.len() >= PIECE_BYTES {
+            self.done.push_back(bytes.clone());
+        } else {
+            self.open.reserve(PIECE_BYTES.min(bytes.len() * 8));
+            self.open.extend_from_slice(bytes);
+        }
+    }
+
+    fn end(mut self, tail: &str) -> VecDeque<Bytes> {
+        self.open.extend_from_slice(tail.as_bytes());
+        self.done.push_back(self.open.into());
+        self.done
+    }
+}
+
+pub(crate) fn to_bytes(value: &impl Serialize) -> Result<Bytes, ApiError> {
+    serde_json::to_vec(value).map(Bytes::from).map_err(|e| ApiError::internal(e.to_string()))
+}
+
+/// An answer in JSON.
+pub(crate) fn json(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// The answer to a failed request: its `Status`.
+pub(crate) fn error(error: &ApiError) -> Response<Body> {
+    let status = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = serde_json::to_vec(&error.to_status()).unwrap_or_default();
+    let mut response = json(status, Body::full(body));
+    if let Some(seconds) = error.details.as_ref().and_then(|d| d.retry_after_seconds) {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_negotiated() {
+        let check = |accept: Option<&str>, query: &str, expected: Option<Shape>| {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(header::ACCEPT, accept.parse().unwrap());
+            }
+            assert_eq!(Shape::negotiate(&headers, &Query::parse(query)).ok(), expected, "{accept:?} {query}");
+        };
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        check(None, "", Some(Shape::Plain));
+        check(Some("*/*"), "", Some(Shape::Plain));
+        check(Some(table), "", Some(Shape::Table(IncludeObject::Metadata)));
+        check(Some(table), "includeObject=Object", Some(Shape::Table(IncludeObject::Object)));
+        check(Some(table), "includeObject=x", None);
+        check(Some("application/vnd.kubernetes.protobuf,application/json"), "", Some(Shape::Plain));
+        check(Some("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"), "", Some(Shape::Partial));
+        check(Some("text/html"), "", None);
+    }
+}
