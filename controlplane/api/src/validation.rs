@@ -1,9 +1,13 @@
 //! Broken rules of an object, each with the field it is about, in the words of Kubernetes'
 //! `k8s.io/apimachinery/pkg/util/validation/field`, and the rules for names that all kinds share.
 
+mod meta;
 mod names;
+mod path;
 
+pub use meta::*;
 pub use names::*;
+pub use path::Path;
 
 use std::fmt::{self, Display, Write as _};
 
@@ -172,6 +176,12 @@ impl Shown for serde_json::Value {
     }
 }
 
+/// An API object, list or map as Kubernetes prints it in an error: its JSON.
+#[must_use]
+pub fn json(value: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
 /// The broken rules of an object, in the order in which they were found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Errors(Vec<FieldError>);
@@ -183,22 +193,22 @@ impl Errors {
         Self::default()
     }
 
-    fn push(&mut self, kind: ErrorKind, field: &FieldPath, value: Option<String>, detail: impl Into<String>) {
-        self.0.push(FieldError { kind, field: field.0.clone(), value, detail: detail.into() });
+    fn push(&mut self, kind: ErrorKind, field: &impl Display, value: Option<String>, detail: impl Into<String>) {
+        self.0.push(FieldError { kind, field: field.to_string(), value, detail: detail.into() });
     }
 
     /// A needed value is absent.
-    pub fn required(&mut self, field: &FieldPath, detail: impl Into<String>) {
+    pub fn required(&mut self, field: &impl Display, detail: impl Into<String>) {
         self.push(ErrorKind::Required, field, None, detail);
     }
 
     /// The value breaks a rule.
-    pub fn invalid(&mut self, field: &FieldPath, value: impl Shown, detail: impl Into<String>) {
+    pub fn invalid(&mut self, field: &impl Display, value: impl Shown, detail: impl Into<String>) {
         self.push(ErrorKind::Invalid, field, Some(value.shown()), detail);
     }
 
     /// The value is not one of `supported`, which Kubernetes prints sorted and quoted.
-    pub fn not_supported(&mut self, field: &FieldPath, value: impl Shown, supported: &[&str]) {
+    pub fn not_supported(&mut self, field: &impl Display, value: impl Shown, supported: &[&str]) {
         let mut sorted: Vec<_> = supported.to_vec();
         sorted.sort_unstable();
         let detail = if sorted.is_empty() {
@@ -211,33 +221,33 @@ impl Errors {
     }
 
     /// The value stands twice.
-    pub fn duplicate(&mut self, field: &FieldPath, value: impl Shown) {
+    pub fn duplicate(&mut self, field: &impl Display, value: impl Shown) {
         self.push(ErrorKind::Duplicate, field, Some(value.shown()), "");
     }
 
     /// The value may not be set.
-    pub fn forbidden(&mut self, field: &FieldPath, detail: impl Into<String>) {
+    pub fn forbidden(&mut self, field: &impl Display, detail: impl Into<String>) {
         self.push(ErrorKind::Forbidden, field, None, detail);
     }
 
     /// A text or the sum of several is longer than `max` bytes.
-    pub fn too_long(&mut self, field: &FieldPath, max: usize) {
+    pub fn too_long(&mut self, field: &impl Display, max: usize) {
         self.push(ErrorKind::TooLong, field, None, format!("may not be more than {max} bytes"));
     }
 
     /// A list is longer than `max`.
-    pub fn too_many(&mut self, field: &FieldPath, actual: usize, max: usize) {
+    pub fn too_many(&mut self, field: &impl Display, actual: usize, max: usize) {
         let detail = format!("must have at most {max} items");
         self.push(ErrorKind::TooMany, field, Some(actual.to_string()), detail);
     }
 
     /// What the value names does not exist.
-    pub fn not_found(&mut self, field: &FieldPath, value: impl Shown) {
+    pub fn not_found(&mut self, field: &impl Display, value: impl Shown) {
         self.push(ErrorKind::NotFound, field, Some(value.shown()), "");
     }
 
     /// One `Invalid` for each text of `details`.
-    pub fn invalid_each<I: IntoIterator<Item = String>>(&mut self, field: &FieldPath, value: &str, details: I) {
+    pub fn invalid_each<I: IntoIterator<Item = String>>(&mut self, field: &impl Display, value: &str, details: I) {
         for detail in details {
             self.invalid(field, value, detail);
         }
