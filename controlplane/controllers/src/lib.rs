@@ -6,6 +6,7 @@
 
 mod cache;
 mod config;
+mod deployment;
 mod meta;
 mod object;
 mod plan;

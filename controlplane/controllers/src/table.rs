@@ -79,6 +79,7 @@ pub struct Controller {
 pub const CONTROLLERS: &[Controller] = &[
     crate::replica_set::CONTROLLER,
     crate::replication_controller::CONTROLLER,
+    crate::deployment::CONTROLLER,
 ];
 
 impl Key {
