@@ -179,7 +179,7 @@ impl Info {
 
 /// A kind's rules over its `k8s-openapi` type. Every method has the answer of a kind without that rule.
 pub trait Resource:
-    k8s_openapi::ListableResource
+    k8s_openapi::Resource
     + k8s_openapi::Metadata<Ty = ObjectMeta>
     + Serialize
     + DeserializeOwned
@@ -393,7 +393,7 @@ pub struct Kind {
     pub api_version: &'static str,
     /// `Pod`.
     pub kind: &'static str,
-    /// `PodList`.
+    /// `PodList`; empty for a kind with no lists.
     pub list_kind: &'static str,
     /// Names and the like.
     pub info: Info,
@@ -405,13 +405,19 @@ pub struct Kind {
 impl Kind {
     /// The row of `T`.
     #[must_use]
-    pub const fn of<T: Resource>() -> Self {
+    pub const fn of<T: Resource + k8s_openapi::ListableResource>() -> Self {
+        Self { list_kind: T::LIST_KIND, ..Self::unlisted::<T>() }
+    }
+
+    /// The row of `T`, of which there is no list: the `*Review` kinds. Its list kind is empty.
+    #[must_use]
+    pub const fn unlisted<T: Resource>() -> Self {
         Self {
             group: T::GROUP,
             version: T::VERSION,
             api_version: T::API_VERSION,
             kind: T::KIND,
-            list_kind: T::LIST_KIND,
+            list_kind: "",
             info: T::INFO,
             decode: decode::<T>,
             decode_shared: decode_shared::<T>,

@@ -1,0 +1,12 @@
+//! DeviceClass: a name for devices of a sort.
+
+use k8s_openapi::api::resource::v1::DeviceClass;
+
+use crate::kind::{Info, Resource};
+
+impl Resource for DeviceClass {
+    const INFO: Info = Info {
+        has_generation: true,
+        ..Info::cluster("deviceclasses", "deviceclass")
+    };
+}

@@ -1,0 +1,13 @@
+//! ValidatingAdmissionPolicyBinding: where a ValidatingAdmissionPolicy applies.
+
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
+
+use crate::kind::{Info, Resource};
+
+impl Resource for ValidatingAdmissionPolicyBinding {
+    const INFO: Info = Info {
+        categories: &["api-extensions"],
+        has_generation: true,
+        ..Info::cluster("validatingadmissionpolicybindings", "validatingadmissionpolicybinding")
+    };
+}
