@@ -1,1 +1,9 @@
-//! pure: x.
+//! pure: the node agent's decisions. One state machine per pod turns what is declared and what was observed into
+//! commands for a runtime, probes, events and a status. It never opens a file or a socket, never reads a clock, and never
+//! spawns: the shell (`agent/node`) feeds it and carries out what it says.
+
+pub mod time;
+pub mod workload;
+
+pub use time::Now;
+pub use workload::{Command, PodUid, Report, Workload};

@@ -1,0 +1,861 @@
+//! The port to a container runtime: commands go in as data, reports come back as data. `agent/wasm` implements it in the
+//! agent's own process; a CRI client implements it over a socket. It never decides: what to start, when to stop and when
+//! to retry is the pod's state machine's business.
+
+pub mod fake;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    net::IpAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A future a runtime hands out; boxed so that the port stays an object-safe trait.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A container runtime of the node.
+///
+/// Commands are queued by [`Workload::submit`]; their outcomes arrive as [`Report`]s on a bounded channel that the
+/// implementation got when it was built. The caller keeps these promises, so an implementation's queue is bounded by the
+/// number of pods on the node:
+/// - one [`Command::Pull`] per container is under way at most;
+/// - a container gets [`Command::StartContainer`] only after its sandbox's [`Report::SandboxReady`];
+/// - a sandbox is removed only after each of its containers has exited or was never started.
+///
+/// Every command is answered by exactly one closing report, named at the command. Commands for one pod take effect in the
+/// order they were given; commands for different pods may overtake each other.
+pub trait Workload: Send + Sync {
+    /// What this runtime is and what it can do.
+    fn info(&self) -> RuntimeInfo;
+
+    /// Hands over one command. Returns at once, never blocks, and keeps the command until its report is sent.
+    fn submit(&self, command: Command);
+
+    /// What runs (or ended, and was not removed) from before: asked once, when the agent starts.
+    fn adopt(&self) -> BoxFuture<'_, Result<Vec<AdoptedPod>, WorkloadError>>;
+
+    /// Resource use of one pod's containers; `None` when the runtime does not know the pod.
+    fn stats(&self, pod: &PodUid) -> BoxFuture<'_, Option<PodStats>>;
+
+    /// Images on the node.
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageInfo>, WorkloadError>>;
+
+    /// Removes an image by id and answers the bytes that came free. An image in use is refused.
+    fn remove_image(&self, image_id: &str) -> BoxFuture<'_, Result<u64, WorkloadError>>;
+
+    /// Opens an interactive session (`exec` or `attach`) with a running container.
+    fn open_session(&self, request: SessionRequest) -> BoxFuture<'_, Result<Box<dyn Session>, WorkloadError>> {
+        let what = match request.kind {
+            SessionKind::Exec { .. } => Feature::Exec,
+            SessionKind::Attach => Feature::Attach,
+        };
+        let runtime = self.info().name;
+        Box::pin(async move { Err(WorkloadError::unsupported(&runtime, what)) })
+    }
+}
+
+/// The unique id of a pod object (`metadata.uid`). Two pods of the same name never share one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PodUid(Arc<str>);
+
+impl PodUid {
+    /// Wraps a uid.
+    pub fn new(uid: impl Into<Arc<str>>) -> Self {
+        Self(uid.into())
+    }
+
+    /// The uid's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PodUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for PodUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One run of one container: a restart has the next `attempt`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContainerKey {
+    /// The pod it belongs to.
+    pub pod: PodUid,
+    /// `containers[].name`; unique in the pod, init containers included.
+    pub name: Arc<str>,
+    /// Counts restarts, from 0.
+    pub attempt: u32,
+}
+
+impl fmt::Display for ContainerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}#{}", self.pod, self.name, self.attempt)
+    }
+}
+
+/// What a runtime is asked to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Make an image available. Closed by [`Report::Pulled`] or [`Report::PullFailed`]; [`Report::Pulling`] may come before.
+    Pull(Box<PullRequest>),
+    /// Make the pod's surroundings: its network identity and log directory. Closed by [`Report::SandboxReady`] or
+    /// [`Report::SandboxFailed`].
+    CreateSandbox(Box<SandboxSpec>),
+    /// Create and start a container. Answered by [`Report::Created`] then [`Report::Started`], or by
+    /// [`Report::StartFailed`]. A started container is closed by its [`Report::Exited`].
+    StartContainer(Box<ContainerSpec>),
+    /// Ask a container to end: its stop signal now, an end by force once `grace` is over. Given again with another `grace`,
+    /// the new deadline counts from then if it is earlier. No report of its own: [`Report::Exited`] follows. For a
+    /// container that is not running it does nothing.
+    StopContainer {
+        /// Which run.
+        key: ContainerKey,
+        /// Time until the end by force; zero ends it at once.
+        grace: Duration,
+    },
+    /// Forget an ended container. Its log files stay. No report.
+    RemoveContainer {
+        /// Which run.
+        key: ContainerKey,
+    },
+    /// Take down the pod's surroundings; containers still there are ended by force. Closed by [`Report::SandboxRemoved`].
+    RemoveSandbox {
+        /// Whose.
+        pod: PodUid,
+    },
+    /// Run a command inside a running container, for probes and lifecycle hooks. Closed by [`Report::ExecDone`].
+    Exec(ExecRequest),
+}
+
+impl Command {
+    /// The pod the command is about.
+    pub fn pod(&self) -> &PodUid {
+        match self {
+            Self::Pull(pull) => &pull.key.pod,
+            Self::CreateSandbox(sandbox) => &sandbox.pod,
+            Self::StartContainer(spec) => &spec.key.pod,
+            Self::StopContainer { key, .. } | Self::RemoveContainer { key } => &key.pod,
+            Self::RemoveSandbox { pod } => pod,
+            Self::Exec(exec) => &exec.key.pod,
+        }
+    }
+}
+
+/// `imagePullPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PullPolicy {
+    /// Ask the registry each time; blobs on disk are not fetched again.
+    Always,
+    /// Ask only when the node does not have the image.
+    IfNotPresent,
+    /// Only what is on the node; otherwise [`PullFailure::NeverPull`].
+    Never,
+}
+
+/// An image to make available for a container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PullRequest {
+    /// For which run.
+    pub key: ContainerKey,
+    /// As the pod says it.
+    pub image: String,
+    /// When to ask the registry.
+    pub policy: PullPolicy,
+    /// Credentials to try, in this order, before anonymous access.
+    pub credentials: Vec<RegistryCredential>,
+}
+
+/// One entry of a `dockerconfigjson`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryCredential {
+    /// Registry host and optional path prefix (`ghcr.io`, `registry.example:5000/team`, `*.example.com`).
+    pub registry: String,
+    /// User name; may be empty with an identity token.
+    pub username: String,
+    /// Password or token.
+    pub password: String,
+}
+
+impl fmt::Debug for RegistryCredential {
+    /// Never prints the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryCredential")
+            .field("registry", &self.registry)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an image is not there. Each is a `waiting.reason` of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PullFailure {
+    /// The registry refused, lacks it, or gave bytes that do not match: `ErrImagePull`.
+    Pull,
+    /// The reference does not parse: `InvalidImageName`.
+    InvalidName,
+    /// Policy `Never` and the image is not on the node: `ErrImageNeverPull`.
+    NeverPull,
+    /// The image is there but its record cannot be read: `ImageInspectError`.
+    Inspect,
+    /// The registry cannot be reached: `RegistryUnavailable`.
+    RegistryUnavailable,
+}
+
+/// The surroundings of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SandboxSpec {
+    /// `metadata.uid`.
+    pub pod: PodUid,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// Counts sandboxes of this pod on this node, from 0.
+    pub attempt: u32,
+    /// What `hostname` answers inside.
+    pub hostname: String,
+    /// Addresses of the pod, the first one its `podIP`. Empty where the runtime's own plugin hands them out.
+    pub ips: Vec<IpAddr>,
+    /// The pod uses the node's network: `hostNetwork`.
+    pub host_network: HostNetwork,
+    /// How names are resolved inside.
+    pub dns: DnsSpec,
+    /// Lines for `/etc/hosts` from `hostAliases`: address and names.
+    pub host_aliases: Vec<(IpAddr, Vec<String>)>,
+    /// Directory of the pod's logs (`…/NAMESPACE_NAME_UID`); one directory per container in it.
+    pub log_dir: PathBuf,
+    /// Handler of the pod's RuntimeClass; `None` is the runtime's default.
+    pub handler: Option<String>,
+    /// Labels of the pod.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the pod.
+    pub annotations: BTreeMap<String, String>,
+    /// The pod's service account, for the identity of guests.
+    pub service_account: String,
+}
+
+/// Whose network a pod uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostNetwork {
+    /// Its own address.
+    No,
+    /// The node's.
+    Yes,
+}
+
+/// The content of `resolv.conf`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsSpec {
+    /// Name servers in order.
+    pub nameservers: Vec<IpAddr>,
+    /// Search domains in order.
+    pub searches: Vec<String>,
+    /// Options such as `ndots:5`.
+    pub options: Vec<String>,
+}
+
+/// All that a runtime needs to start one container. References are resolved: nothing in it points back into the API.
+#[derive(Clone, PartialEq)]
+pub struct ContainerSpec {
+    /// Which run.
+    pub key: ContainerKey,
+    /// The image as the pod names it.
+    pub image: String,
+    /// The image as [`Report::Pulled`] identified it.
+    pub image_id: String,
+    /// `command`; empty means the image's entry point.
+    pub command: Vec<String>,
+    /// `args`; empty means the image's.
+    pub args: Vec<String>,
+    /// Environment in order; a later entry of one name has replaced the earlier.
+    pub env: Vec<(String, String)>,
+    /// `workingDir`; `None` means the image's.
+    pub working_dir: Option<String>,
+    /// Volumes to show inside.
+    pub mounts: Vec<Mount>,
+    /// Declared ports; the first TCP one is where a `wasi:http` component listens.
+    pub ports: Vec<Port>,
+    /// Limits and requests.
+    pub resources: ResourceLimits,
+    /// Log file of this run, under the sandbox's log directory, in the CRI format: `NAME/ATTEMPT.log`.
+    pub log_path: PathBuf,
+    /// Who the container runs as.
+    pub security: SecuritySpec,
+    /// Signal that asks it to end, when the pod sets one (`SIGUSR1`); `None` means the image's, else `SIGTERM`.
+    pub stop_signal: Option<String>,
+    /// Labels of the pod, for the runtime's records.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the pod, which may hold options of the runtime.
+    pub annotations: BTreeMap<String, String>,
+    /// Where a termination message is read from after the end, on the host.
+    pub termination_message: TerminationMessage,
+    /// Stdin and terminal.
+    pub stdio: StdioSpec,
+}
+
+impl fmt::Debug for ContainerSpec {
+    /// Never prints values of the environment: they hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("ContainerSpec")
+            .field("key", &self.key)
+            .field("image", &self.image)
+            .field("command", &self.command)
+            .field("args", &self.args)
+            .field("env", &names)
+            .field("mounts", &self.mounts)
+            .field("ports", &self.ports)
+            .field("resources", &self.resources)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A directory or file of the host shown inside a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Path on the host.
+    pub host_path: PathBuf,
+    /// Path inside.
+    pub container_path: String,
+    /// Whether the container may write.
+    pub access: Access,
+}
+
+/// Whether a mount can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only.
+    ReadOnly,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+/// A declared port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// `name`, empty when it has none.
+    pub name: String,
+    /// `containerPort`.
+    pub container_port: u16,
+    /// `hostPort` and the address to bind it to.
+    pub host: Option<(IpAddr, u16)>,
+    /// `protocol`.
+    pub protocol: Protocol,
+}
+
+/// `protocol` of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP, the default.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// Requests and limits of one container; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResourceLimits {
+    /// CPU request in thousandths of a core; 0 when none.
+    pub cpu_request_milli: i64,
+    /// CPU limit in thousandths of a core.
+    pub cpu_limit_milli: Option<i64>,
+    /// Memory request in bytes; 0 when none.
+    pub memory_request_bytes: i64,
+    /// Memory limit in bytes. Going over it ends the container with [`ExitReason::OomKilled`].
+    pub memory_limit_bytes: Option<i64>,
+    /// Limit of what it may write to its own layer and logs, in bytes.
+    pub ephemeral_storage_limit_bytes: Option<i64>,
+}
+
+/// Who a container runs as: the pod's and the container's security contexts, merged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecuritySpec {
+    /// `runAsUser`.
+    pub user: Option<i64>,
+    /// `runAsGroup`.
+    pub group: Option<i64>,
+    /// `supplementalGroups` and `fsGroup`.
+    pub supplemental_groups: Vec<i64>,
+    /// `runAsNonRoot` is set.
+    pub must_not_be_root: bool,
+    /// `readOnlyRootFilesystem` is set.
+    pub read_only_root: bool,
+    /// `privileged` is set.
+    pub privileged: bool,
+    /// `allowPrivilegeEscalation` is refused.
+    pub no_new_privileges: bool,
+    /// `capabilities.add`.
+    pub add_capabilities: Vec<String>,
+    /// `capabilities.drop`.
+    pub drop_capabilities: Vec<String>,
+}
+
+/// Stdin and terminal of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StdioSpec {
+    /// `stdin`.
+    pub stdin: bool,
+    /// `stdinOnce`.
+    pub stdin_once: bool,
+    /// `tty`.
+    pub tty: bool,
+}
+
+/// `terminationMessagePath` and `terminationMessagePolicy`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TerminationMessage {
+    /// Path inside the container.
+    pub path: String,
+    /// File on the host that is shown at that path, made empty before the start.
+    pub host_path: Option<PathBuf>,
+    /// Take the log's last lines when the file is empty and the container failed (`FallbackToLogsOnError`).
+    pub fallback_to_logs: bool,
+}
+
+/// A command to run inside a container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExecRequest {
+    /// Names the answer.
+    pub ticket: Ticket,
+    /// Where.
+    pub key: ContainerKey,
+    /// What.
+    pub command: Vec<String>,
+    /// Ends it by force.
+    pub timeout: Duration,
+}
+
+/// Pairs a request with its answer; unique within one run of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What a runtime tells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// The image is not on the node, or must be checked: the registry is being asked.
+    Pulling {
+        /// For which run.
+        key: ContainerKey,
+    },
+    /// The image is there.
+    Pulled {
+        /// For which run.
+        key: ContainerKey,
+        /// What was found.
+        image: ResolvedImage,
+        /// How the pull went; `None` when the image was on the node and no registry was asked.
+        transfer: Option<Transfer>,
+    },
+    /// The image is not there.
+    PullFailed {
+        /// For which run.
+        key: ContainerKey,
+        /// The kind of failure.
+        failure: PullFailure,
+        /// Says what went wrong, in words for the user.
+        message: String,
+    },
+    /// Containers can be started.
+    SandboxReady {
+        /// Whose.
+        pod: PodUid,
+        /// The pod's addresses, the first its `podIP`.
+        ips: Vec<IpAddr>,
+    },
+    /// The surroundings could not be made.
+    SandboxFailed {
+        /// Whose.
+        pod: PodUid,
+        /// Why, in words for the user.
+        message: String,
+    },
+    /// The surroundings are gone.
+    SandboxRemoved {
+        /// Whose.
+        pod: PodUid,
+    },
+    /// A container exists and is about to start.
+    Created {
+        /// Which run.
+        key: ContainerKey,
+        /// The runtime's id with its scheme: `wasm://…`, `containerd://…`.
+        id: String,
+    },
+    /// A container runs.
+    Started {
+        /// Which run.
+        key: ContainerKey,
+        /// Since when.
+        at: Timestamp,
+    },
+    /// A container could not be created or started; it has ended.
+    StartFailed {
+        /// Which run.
+        key: ContainerKey,
+        /// How far it came.
+        stage: StartStage,
+        /// Why, in words for the user.
+        message: String,
+        /// When it was given up.
+        at: Timestamp,
+    },
+    /// A started container has ended.
+    Exited {
+        /// Which run.
+        key: ContainerKey,
+        /// How.
+        exit: Exit,
+    },
+    /// A command inside a container is done.
+    ExecDone {
+        /// Which request.
+        ticket: Ticket,
+        /// Which run it was in.
+        key: ContainerKey,
+        /// How it went.
+        outcome: ExecOutcome,
+    },
+}
+
+impl Report {
+    /// The pod the report is about.
+    pub fn pod(&self) -> &PodUid {
+        match self {
+            Self::SandboxReady { pod, .. } | Self::SandboxFailed { pod, .. } | Self::SandboxRemoved { pod } => pod,
+            Self::Pulling { key }
+            | Self::Pulled { key, .. }
+            | Self::PullFailed { key, .. }
+            | Self::Created { key, .. }
+            | Self::Started { key, .. }
+            | Self::StartFailed { key, .. }
+            | Self::Exited { key, .. }
+            | Self::ExecDone { key, .. } => &key.pod,
+        }
+    }
+}
+
+/// An image on the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedImage {
+    /// Full name for `containerStatuses[].image`, such as `docker.io/library/hello:v1`.
+    pub name: String,
+    /// Name with digest, or the digest alone for an imported image: `containerStatuses[].imageID`.
+    pub image_id: String,
+    /// Size on disk.
+    pub size_bytes: u64,
+}
+
+/// How a pull went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Time the pull itself took.
+    pub took: Duration,
+    /// Time since the command, waiting for other pulls included.
+    pub took_with_waiting: Duration,
+}
+
+/// How far a start came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StartStage {
+    /// Making it failed: `CreateContainerError`.
+    Create,
+    /// It was made and would not run: `RunContainerError`, exit code 128, reason `StartError`.
+    Start,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// 0 to 255; 128 + signal when a signal ended it (143 SIGTERM, 137 SIGKILL).
+    pub code: i32,
+    /// The signal, if one ended it.
+    pub signal: Option<i32>,
+    /// The kind of end.
+    pub reason: ExitReason,
+    /// The termination message, or words on a trap; empty when there is none.
+    pub message: String,
+    /// When it had started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+}
+
+/// `terminated.reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitReason {
+    /// Exit code 0.
+    Completed,
+    /// Any other exit code, a trap included.
+    Error,
+    /// It went over its memory limit.
+    OomKilled,
+    /// The runtime lost it, for example when the agent went down; exit code 137 or 255.
+    Unknown,
+}
+
+impl ExitReason {
+    /// As the API shows it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "Completed",
+            Self::Error => "Error",
+            Self::OomKilled => "OOMKilled",
+            Self::Unknown => "ContainerStatusUnknown",
+        }
+    }
+}
+
+/// How a command inside a container went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecOutcome {
+    /// It ran to its end.
+    Exited {
+        /// Its exit code.
+        code: i32,
+        /// Stdout and stderr, at most [`EXEC_OUTPUT_MAX_BYTES`].
+        output: String,
+    },
+    /// It did not end in time.
+    TimedOut,
+    /// It was not run.
+    Failed {
+        /// Why, in words for the user.
+        message: String,
+    },
+}
+
+/// Most output a command may return: what the kubelet keeps of a probe's output.
+pub const EXEC_OUTPUT_MAX_BYTES: usize = 10 * 1024;
+
+/// Most bytes of a termination message, as Kubernetes' `MaxContainerTerminationMessageLength`.
+pub const TERMINATION_MESSAGE_MAX_BYTES: usize = 4096;
+
+/// Most bytes and lines of log that stand in for a termination message.
+pub const TERMINATION_MESSAGE_LOG_MAX: (usize, usize) = (2048, 80);
+
+/// A runtime's abilities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeInfo {
+    /// `wasm`, `containerd`; also the scheme of container ids.
+    pub name: String,
+    /// Its version, for `nodeInfo.containerRuntimeVersion`.
+    pub version: String,
+    /// What it can do beyond running containers.
+    pub features: Vec<Feature>,
+}
+
+impl RuntimeInfo {
+    /// Whether it can do a thing.
+    pub fn supports(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+}
+
+/// An ability some runtimes lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Feature {
+    /// Another process inside a running container.
+    Exec,
+    /// Joining a running container's stdio.
+    Attach,
+    /// Terminals.
+    Tty,
+    /// Containers that outlive the agent and are found again by [`Workload::adopt`].
+    Adoption,
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exec => "exec",
+            Self::Attach => "attach",
+            Self::Tty => "tty",
+            Self::Adoption => "adoption",
+        })
+    }
+}
+
+/// A pod found at the agent's start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdoptedPod {
+    /// Which.
+    pub pod: PodUid,
+    /// Number of its sandbox.
+    pub attempt: u32,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// Its containers, ended ones included.
+    pub containers: Vec<AdoptedContainer>,
+}
+
+/// A container found at the agent's start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdoptedContainer {
+    /// Which run.
+    pub key: ContainerKey,
+    /// The runtime's id with its scheme.
+    pub id: String,
+    /// Its image.
+    pub image: ResolvedImage,
+    /// What it is doing.
+    pub state: AdoptedState,
+}
+
+/// What a found container is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdoptedState {
+    /// It runs.
+    Running {
+        /// Since when.
+        started_at: Timestamp,
+    },
+    /// It ended.
+    Exited(Exit),
+}
+
+/// Resource use of one pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodStats {
+    /// By container name; running ones only.
+    pub containers: BTreeMap<String, ContainerStats>,
+}
+
+/// Resource use of one container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContainerStats {
+    /// CPU time since its start.
+    pub cpu_nanoseconds: u64,
+    /// Memory that cannot be taken back at once.
+    pub memory_working_set_bytes: u64,
+}
+
+/// An image of the node, for `status.images` and for garbage collection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageInfo {
+    /// What [`Workload::remove_image`] takes.
+    pub image_id: String,
+    /// Names it can be pulled or run by: tags and digests.
+    pub names: Vec<String>,
+    /// Size on disk.
+    pub size_bytes: u64,
+    /// Kept even when nothing uses it: it was imported by hand and cannot be pulled again.
+    pub pinned: bool,
+    /// When a container last used it, or when it came.
+    pub last_used: Option<Timestamp>,
+}
+
+/// An interactive session to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRequest {
+    /// With which run.
+    pub key: ContainerKey,
+    /// What kind.
+    pub kind: SessionKind,
+    /// Streams the client wants.
+    pub stdio: StdioSpec,
+}
+
+/// The two interactive sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionKind {
+    /// Another process.
+    Exec {
+        /// Its command line.
+        command: Vec<String>,
+    },
+    /// The container's own stdio.
+    Attach,
+}
+
+/// An open interactive session. Dropping it ends it.
+pub trait Session: Send {
+    /// The next thing from the container; `None` after the last.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<SessionOutput>>;
+
+    /// Ready when [`Session::send`] would be accepted: this is how a slow container holds back its client.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WorkloadError>>;
+
+    /// Hands over one input; only after [`Session::poll_ready`] was ready.
+    fn send(&mut self, input: SessionInput) -> Result<(), WorkloadError>;
+}
+
+/// From the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionOutput {
+    /// Bytes of stdout.
+    Stdout(Vec<u8>),
+    /// Bytes of stderr.
+    Stderr(Vec<u8>),
+    /// The process ended; nothing follows.
+    Exited {
+        /// Its exit code.
+        code: i32,
+    },
+}
+
+/// To the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionInput {
+    /// Bytes for stdin.
+    Stdin(Vec<u8>),
+    /// Stdin is over.
+    CloseStdin,
+    /// The terminal's new size.
+    Resize {
+        /// Columns.
+        width: u16,
+        /// Rows.
+        height: u16,
+    },
+}
+
+/// What goes wrong at the port itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WorkloadError {
+    /// The runtime cannot do this at all; trying again is useless.
+    #[error("{message}")]
+    Unsupported {
+        /// Says which runtime and why.
+        message: String,
+    },
+    /// There is no such container, or it does not run.
+    #[error("container {0} is not running")]
+    NotRunning(ContainerKey),
+    /// The image is used by a container.
+    #[error("image {0} is in use")]
+    ImageInUse(String),
+    /// Anything that may pass.
+    #[error("{0}")]
+    Runtime(String),
+}
+
+impl WorkloadError {
+    /// The error of a runtime that lacks a feature.
+    pub fn unsupported(runtime: &str, feature: Feature) -> Self {
+        let why = match (runtime, feature) {
+            ("wasm", Feature::Exec) => "a WebAssembly component is one program without a shell or other processes",
+            ("wasm", Feature::Attach) => "a WebAssembly component's output goes to its log: use `kubectl logs -f`",
+            ("wasm", Feature::Tty) => "a WebAssembly component has no terminal",
+            _ => "the runtime does not offer it",
+        };
+        Self::Unsupported { message: format!("{feature} is not supported by the {runtime} runtime: {why}") }
+    }
+}
