@@ -95,7 +95,7 @@ impl Subresource {
 }
 
 /// How a kind's objects are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Storage {
     /// In the store, under this kind's own collection.
     Own,
