@@ -1,1 +1,32 @@
-//! shell: x.
+//! shell: the Kubernetes API over HTTP. Routes, discovery and OpenAPI follow from the table of kinds; handlers know no kind.
+//!
+//! Every write of anyone passes [`ApiServer::handle`]: authentication, authorization, defaults, admission, validation, store.
+
+pub mod admission;
+mod api;
+pub mod auth;
+mod body;
+mod compress;
+mod discovery;
+mod door;
+mod duplicates;
+mod handlers;
+pub mod listen;
+mod meta;
+mod metrics;
+mod nodes;
+mod options;
+pub mod pki;
+mod pods;
+mod registry;
+mod render;
+mod request;
+mod writes;
+
+pub use api::{ApiServer, Caller, Parts};
+pub use body::{Body, StreamError};
+pub use discovery::{KUBERNETES_VERSION, arch};
+pub use door::Door;
+pub use nodes::{NodeError, NodeProxy};
+pub use registry::{Registry, Served, Stored};
+pub use request::{Query, ResourcePath, Target, Verb};

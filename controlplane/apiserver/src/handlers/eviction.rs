@@ -1,0 +1,162 @@
+//! `pods/eviction`: deletes a pod if its disruption budgets allow it. The budget's count is lowered before the pod goes, by a
+//! compare-and-swap, so two evictions never spend the same allowance.
+
+use std::collections::BTreeMap;
+
+use coracle_api::ApiError;
+use coracle_api::selector::Selector;
+use coracle_api::status::Reason;
+use coracle_store::{Durability, ListRange, Op, StoreError};
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
+use serde_json::json;
+
+use super::delete::remove;
+use crate::api::Call;
+use crate::body::Body;
+use crate::meta::whole_seconds;
+use crate::options::Deletion;
+use crate::registry::{Stored, encode};
+use crate::render;
+use crate::request::Query;
+use crate::writes::{current, store_error};
+
+/// The most pods a budget remembers as being disrupted (`MaxDisruptedPodSize`).
+const MAX_DISRUPTED_PODS: usize = 2000;
+const MAX_ATTEMPTS: usize = 20;
+
+/// Evicts the pod of the path.
+pub(crate) async fn evict(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
+    let eviction: Eviction = serde_json::from_slice(body).map_err(|e| {
+        ApiError::bad_request(format!("Eviction in version \"v1\" cannot be handled as a Eviction: {e}"))
+    })?;
+    if eviction.metadata.name.as_deref().is_some_and(|n| !n.is_empty() && n != call.path.name) {
+        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+    }
+    let options = serde_json::to_vec(&eviction.delete_options.unwrap_or_default())
+        .map_err(|e| ApiError::bad_request(e.to_string()))?;
+    let deletion = Deletion::parse(&Query::parse(&query_text(call)), &options)?;
+    let stored = current(call)?;
+    let pod = stored.typed::<Pod>().ok_or_else(ApiError::no_such_path)?;
+    if !may_ignore_budget(pod) {
+        spend(call, pod, deletion.dry_run).await?;
+    }
+    let key = call.served.key(&call.path.namespace, &call.path.name);
+    remove(call, &key, &deletion).await?;
+    let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(render::json(StatusCode::CREATED, Body::full(render::to_bytes(&done)?)))
+}
+
+fn query_text(call: &Call<'_>) -> String {
+    call.query.all("dryRun").map(|v| format!("dryRun={v}")).collect::<Vec<_>>().join("&")
+}
+
+/// Pods that no budget counts as healthy: ended, not started, or on their way out.
+fn may_ignore_budget(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
+    matches!(phase, "Succeeded" | "Failed" | "Pending") || pod.metadata.deletion_timestamp.is_some()
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}
+
+async fn spend(call: &Call<'_>, pod: &Pod, dry_run: bool) -> Result<(), ApiError> {
+    let served = call.api.registry.of::<PodDisruptionBudget>();
+    for _ in 0..MAX_ATTEMPTS {
+        let mut matching = Vec::new();
+        let range = ListRange::namespace(&call.path.namespace);
+        for entry in call.api.store.list(&served.collection, &range).entries {
+            let stored = Stored::of(served.kind, entry)?;
+            if stored.typed::<PodDisruptionBudget>().is_some_and(|b| covers(b, pod)) {
+                matching.push(stored);
+            }
+        }
+        let [stored] = matching.as_slice() else {
+            if matching.is_empty() {
+                return Ok(());
+            }
+            return Err(ApiError::new(
+                Reason::InternalError,
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+            ));
+        };
+        let Some(budget) = stored.typed::<PodDisruptionBudget>() else { return Ok(()) };
+        if !is_ready(pod) && unhealthy_may_go(budget) {
+            return Ok(());
+        }
+        let mut budget = take_one(budget, pod, call.now)?;
+        if dry_run {
+            return Ok(());
+        }
+        let op = Op::Update {
+            key: stored.entry.key.clone(),
+            expected: stored.entry.revision,
+            value: encode(served.kind, &mut budget)?,
+        };
+        match call.api.store.commit(vec![op], Durability::Durable).await {
+            Ok(_) => return Ok(()),
+            Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(store_error(&error)),
+        }
+    }
+    Err(ApiError::too_many_requests("Cannot evict pod: its disruption budget is being changed by many others", 1))
+}
+
+fn covers(budget: &PodDisruptionBudget, pod: &Pod) -> bool {
+    let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
+    // A missing selector selects nothing, an empty one everything.
+    selector
+        .and_then(|s| Selector::from_label_selector(s).ok())
+        .is_some_and(|s| s.matches_opt(pod.metadata.labels.as_ref()))
+}
+
+fn unhealthy_may_go(budget: &PodDisruptionBudget) -> bool {
+    let policy = budget.spec.as_ref().and_then(|s| s.unhealthy_pod_eviction_policy.as_deref());
+    let status = budget.status.as_ref();
+    policy == Some("AlwaysAllow")
+        || status.is_some_and(|s| s.current_healthy >= s.desired_healthy && s.desired_healthy > 0)
+}
+
+/// The budget with one allowance less.
+fn take_one(budget: &PodDisruptionBudget, pod: &Pod, now: Timestamp) -> Result<PodDisruptionBudget, ApiError> {
+    let name = budget.metadata.name.as_deref().unwrap_or_default();
+    let status = budget.status.clone().unwrap_or_default();
+    let refuse = |text: &str| {
+        let mut error =
+            ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 0);
+        if let Some(details) = error.details.as_mut() {
+            details.causes = Some(vec![StatusCause {
+                reason: Some("DisruptionBudget".to_owned()),
+                message: Some(text.to_owned()),
+                field: None,
+            }]);
+            details.retry_after_seconds = None;
+        }
+        error
+    };
+    if status.observed_generation < budget.metadata.generation {
+        let mut error = refuse(&format!("The disruption budget {name} is still being processed by the server."));
+        if let Some(details) = error.details.as_mut() {
+            details.retry_after_seconds = Some(10);
+        }
+        return Err(error);
+    }
+    let disrupted = status.disrupted_pods.as_ref().map_or(0, BTreeMap::len);
+    if status.disruptions_allowed <= 0 || disrupted > MAX_DISRUPTED_PODS {
+        let (need, have) = (status.desired_healthy, status.current_healthy);
+        return Err(refuse(&format!(
+            "The disruption budget {name} needs {need} healthy pods and has {have} currently"
+        )));
+    }
+    let mut budget = budget.clone();
+    let status = budget.status.get_or_insert_default();
+    status.disruptions_allowed -= 1;
+    let pod_name = pod.metadata.name.clone().unwrap_or_default();
+    status.disrupted_pods.get_or_insert_default().insert(pod_name, whole_seconds(now));
+    Ok(budget)
+}

@@ -1,0 +1,199 @@
+//! GET of one object and LIST of many, with selectors, pages and exact versions.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use coracle_api::ApiError;
+use coracle_store::{Entry, ListRange, Listing, Revision, StoreError};
+use http::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::select::Selection;
+use crate::api::Call;
+use crate::body::Body;
+use crate::options::{ListOptions, VersionMatch};
+use crate::render::{self, ListMeta};
+use crate::writes::{current, store_error};
+
+/// How many objects are looked at in one step of a list with selectors and a limit.
+const SCAN_STEP: usize = 500;
+
+/// One object.
+pub(crate) fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let stored = current(call)?;
+    let bytes = render::one(call.kind(), &stored, call.shape, call.now)?;
+    Ok(render::json(StatusCode::OK, Body::full(bytes)))
+}
+
+/// Where the next page begins: opaque to clients, of the shape Kubernetes has.
+#[derive(Debug, Serialize, Deserialize)]
+struct Continue {
+    v: String,
+    rv: u64,
+    start: String,
+}
+
+const CONTINUE_VERSION: &str = "meta.k8s.io/v1";
+
+impl Continue {
+    fn decode(token: &str) -> Result<Self, ApiError> {
+        URL_SAFE_NO_PAD
+            .decode(token)
+            .ok()
+            .and_then(|json| serde_json::from_slice::<Self>(&json).ok())
+            .filter(|c| c.v == CONTINUE_VERSION)
+            .ok_or_else(|| ApiError::bad_request("continue key is not valid"))
+    }
+
+    fn encode(revision: Revision, last: &str) -> String {
+        let token = Self { v: CONTINUE_VERSION.to_owned(), rv: revision.0, start: last.to_owned() };
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+    }
+}
+
+/// Objects of a collection.
+pub(crate) async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let options = ListOptions::parse(call.query, false)?;
+    let selection = Selection::parse(call)?;
+    let page = page(call, &options, &selection).await?;
+    let pieces: VecDeque<Bytes> = render::list(call.kind(), &page.entries, &page.meta, call.shape, call.now)?;
+    Ok(render::json(StatusCode::OK, Body::pieces(pieces)))
+}
+
+pub(crate) struct Page {
+    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) meta: ListMeta,
+}
+
+/// The page of a collection that the options ask for.
+pub(crate) async fn page(call: &Call<'_>, options: &ListOptions, selection: &Selection) -> Result<Page, ApiError> {
+    let mut range = ListRange { limit: options.limit, ..range(call) };
+    let at = match (&options.continue_token, options.version_match, options.resource_version) {
+        (Some(token), _, _) => {
+            let token = Continue::decode(token)?;
+            range.start_after = Some(token.start);
+            Some(Revision(token.rv))
+        }
+        (None, Some(VersionMatch::Exact), Some(version)) => Some(Revision(version)),
+        (None, _, Some(version)) if version > 0 => {
+            reach(call, Revision(version)).await?;
+            None
+        }
+        _ => None,
+    };
+    let (listing, entries) = if selection.is_everything() {
+        let listing = fetch(call, &range, at).await?;
+        let entries = listing.entries.clone();
+        (listing, entries)
+    } else if let Some(name) = selection.only_name().filter(|_| at.is_none()) {
+        one_by_name(call, selection, name)?
+    } else {
+        scan(call, range, at, selection).await?
+    };
+    let more = listing.remaining > 0;
+    let continue_token = match listing.entries.last() {
+        Some(last) if more => Some(Continue::encode(listing.revision, &last.key.name)),
+        _ => None,
+    };
+    // Kubernetes does not count what selectors would leave.
+    let remaining_item_count = (more && selection.is_everything()).then_some(listing.remaining);
+    let meta = ListMeta { resource_version: listing.revision.to_string(), continue_token, remaining_item_count };
+    Ok(Page { entries, meta })
+}
+
+/// The part of the collection below the path.
+pub(crate) fn range(call: &Call<'_>) -> ListRange {
+    ListRange::namespace(if call.kind().namespaced() { &call.path.namespace } else { "" })
+}
+
+async fn fetch(call: &Call<'_>, range: &ListRange, at: Option<Revision>) -> Result<Listing, ApiError> {
+    let store = &call.api.store;
+    match at {
+        None => Ok(store.list(&call.served.collection, range)),
+        Some(at) => store.list_at(&call.served.collection, range.clone(), at).await.map_err(|e| match e {
+            StoreError::Compacted { .. } if range.start_after.is_some() => ApiError::expired(
+                "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
+            ),
+            StoreError::Compacted { .. } => {
+                ApiError::expired(format!("The resourceVersion for the provided list is too old: {at}"))
+            }
+            other => store_error(&other),
+        }),
+    }
+}
+
+/// A selector that names one object needs no scan.
+fn one_by_name(
+    call: &Call<'_>,
+    selection: &Selection,
+    name: &str,
+) -> Result<(Listing, Vec<Arc<Entry>>), ApiError> {
+    let store = &call.api.store;
+    let revision = store.revision();
+    let namespaced = call.kind().namespaced();
+    let candidates = if namespaced && call.path.namespace.is_empty() {
+        let suffix = format!("/{name}");
+        let all = store.list(&call.served.collection, &ListRange::all()).entries;
+        all.into_iter().filter(|e| e.key.name.ends_with(&suffix)).collect()
+    } else {
+        Vec::from_iter(store.get(&call.served.key(&call.path.namespace, name)))
+    };
+    let mut entries = Vec::new();
+    for entry in candidates {
+        if selection.matches(&entry)? {
+            entries.push(entry);
+        }
+    }
+    Ok((Listing { revision, entries: Vec::new(), remaining: 0 }, entries))
+}
+
+/// Reads on until the page is full of objects that match.
+async fn scan(
+    call: &Call<'_>,
+    mut range: ListRange,
+    at: Option<Revision>,
+    selection: &Selection,
+) -> Result<(Listing, Vec<Arc<Entry>>), ApiError> {
+    let wanted = range.limit.unwrap_or(usize::MAX);
+    let mut at = at;
+    let mut found = Vec::new();
+    // Without a limit one consistent read is enough.
+    range.limit = (wanted != usize::MAX).then_some(SCAN_STEP.max(wanted));
+    loop {
+        let mut listing = fetch(call, &range, at).await?;
+        at = Some(listing.revision);
+        for (i, entry) in listing.entries.iter().enumerate() {
+            if selection.matches(entry)? {
+                found.push(Arc::clone(entry));
+            }
+            if found.len() == wanted {
+                listing.remaining += listing.entries.len() - i - 1;
+                listing.entries.truncate(i + 1);
+                return Ok((listing, found));
+            }
+        }
+        match listing.entries.last() {
+            Some(last) if listing.remaining > 0 => range.start_after = Some(last.key.name.to_string()),
+            _ => return Ok((listing, found)),
+        }
+    }
+}
+
+/// Waits until the store has a version the client has seen somewhere else.
+pub(crate) async fn reach(call: &Call<'_>, version: Revision) -> Result<(), ApiError> {
+    /// As long as Kubernetes' watch cache waits.
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+    if call.api.store.revision() >= version {
+        return Ok(());
+    }
+    match tokio::time::timeout(PATIENCE, call.api.store.wait_for(version)).await {
+        Ok(done) => done.map_err(|e| store_error(&e)),
+        Err(_) => {
+            let current = call.api.store.revision();
+            Err(ApiError::timeout(format!("Too large resource version: {version}, current: {current}"), 1))
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What the API server counts, in Prometheus' text format, and the limits on requests and watches that are under way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use coracle_api::ApiError;
+use coracle_store::Store;
+use http::{Method, StatusCode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::request::{ResourcePath, Verb};
+
+/// The most requests under way at once, reads and writes apart (`--max-requests-inflight`, `--max-mutating-requests-inflight`).
+const MAX_READS: usize = 400;
+const MAX_WRITES: usize = 2000;
+/// The most watches: each costs a few kilobytes.
+const MAX_WATCHES: usize = 50_000;
+
+/// What a request turned out to be, for its counters.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(Option<(Verb, String, String, String)>);
+
+impl Seen {
+    pub(crate) fn set(&mut self, verb: Verb, path: &ResourcePath) {
+        self.0 = Some((verb, path.group.clone(), path.resource.clone(), path.subresource.clone()));
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    verb: String,
+    group: String,
+    resource: String,
+    subresource: String,
+    code: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DurationLabels {
+    verb: String,
+}
+
+/// Counters of one server.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<DurationLabels, Histogram>,
+    reads: Arc<AtomicUsize>,
+    writes: Arc<AtomicUsize>,
+    watches: Arc<AtomicUsize>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::<RequestLabels, Counter>::default();
+        registry.register("apiserver_request", "Requests by verb, resource and HTTP code", requests.clone());
+        const BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 5.0];
+        let durations =
+            Family::<DurationLabels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS.into_iter()));
+        registry.register(
+            "apiserver_request_duration_seconds",
+            "Time from the head of a request to the head of its answer",
+            durations.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            durations,
+            reads: Arc::default(),
+            writes: Arc::default(),
+            watches: Arc::default(),
+        }
+    }
+}
+
+/// One request under way; it is no longer when this is dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<AtomicUsize>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One watch under way.
+pub(crate) type WatchGuard = InFlight;
+
+impl Metrics {
+    /// Counts a request in, or refuses it.
+    pub(crate) fn in_flight(&self, verb: Verb) -> Result<InFlight, ApiError> {
+        match verb {
+            Verb::Get | Verb::List => enter(&self.reads, MAX_READS),
+            _ => enter(&self.writes, MAX_WRITES),
+        }
+    }
+
+    /// Counts a watch in, or refuses it.
+    pub(crate) fn watch(&self) -> Result<WatchGuard, ApiError> {
+        enter(&self.watches, MAX_WATCHES)
+    }
+
+    /// Counts an answered request.
+    pub(crate) fn observe(&self, method: &Method, seen: &Seen, status: StatusCode, took: Duration) {
+        let code = status.as_u16();
+        // Paths of clients are not labels: only what the server serves is, or anyone could fill its memory.
+        let (verb, labels) = match &seen.0 {
+            Some((verb, group, resource, subresource)) if status != StatusCode::NOT_FOUND => {
+                let verb = verb.as_str().to_ascii_uppercase();
+                (verb.clone(), RequestLabels { verb, group: group.clone(), resource: resource.clone(), subresource: subresource.clone(), code })
+            }
+            _ => {
+                let verb = match *method {
+                    Method::GET | Method::HEAD => "GET",
+                    Method::POST => "POST",
+                    Method::PUT => "PUT",
+                    Method::PATCH => "PATCH",
+                    Method::DELETE => "DELETE",
+                    _ => "OTHER",
+                };
+                let none = String::new;
+                (verb.to_owned(), RequestLabels { verb: verb.to_owned(), group: none(), resource: none(), subresource: none(), code })
+            }
+        };
+        self.requests.get_or_create(&labels).inc();
+        if verb != "WATCH" {
+            self.durations.get_or_create(&DurationLabels { verb }).observe(took.as_secs_f64());
+        }
+    }
+
+    /// The page of `/metrics`.
+    pub(crate) fn page(&self, store: &Arc<dyn Store>) -> Result<String, ApiError> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).map_err(|e| ApiError::internal(e.to_string()))?;
+        // The end mark belongs behind the last of all.
+        let mut text = text.trim_end().trim_end_matches("# EOF").to_owned();
+        let mut live = Registry::default();
+        let mut gauge = |name: &str, help: &str, value: i64| {
+            live.register(name, help, ConstGauge::new(value));
+        };
+        let count = |n: &AtomicUsize| i64::try_from(n.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        gauge("apiserver_current_inflight_reads", "Reads under way", count(&self.reads));
+        gauge("apiserver_current_inflight_writes", "Writes under way", count(&self.writes));
+        gauge("apiserver_registered_watchers", "Watches under way", count(&self.watches));
+        gauge("coracle_store_revision", "The latest revision", i64::try_from(store.revision().0).unwrap_or(i64::MAX));
+        gauge("process_resident_memory_bytes", "Resident memory size in bytes", resident_bytes());
+        encode(&mut text, &live).map_err(|e| ApiError::internal(e.to_string()))?;
+        Ok(text)
+    }
+}
+
+fn enter(count: &Arc<AtomicUsize>, limit: usize) -> Result<InFlight, ApiError> {
+    let entered = InFlight(Arc::clone(count));
+    if count.fetch_add(1, Ordering::Relaxed) >= limit {
+        return Err(ApiError::too_many_requests("Too many requests, please try again later.", 1));
+    }
+    Ok(entered)
+}
+
+/// Of this process, from the kernel; 0 where it does not say.
+fn resident_bytes() -> i64 {
+    const PAGE_BYTES: i64 = 4096;
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|s| s.split_whitespace().nth(1).and_then(|n| n.parse::<i64>().ok()));
+    pages.unwrap_or(0) * PAGE_BYTES
+}

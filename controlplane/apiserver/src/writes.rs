@@ -1,0 +1,404 @@
+//! The life of a write: defaults, admission, validation, and one compare-and-swap transaction. Create, update, status,
+//! patch and the subresources differ only in how the new object comes about.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coracle_api::ApiError;
+use coracle_api::kind::{Kind, Object, Subresource};
+use coracle_api::validation::{Errors, validate_meta, validate_meta_update};
+use coracle_store::{Durability, Key, Op, StoreError};
+
+use crate::admission::{Operation, Review};
+use crate::api::Call;
+use crate::meta;
+use crate::options::{DryRun, FieldValidation, WriteOptions};
+use crate::registry::{self, Stored, decode_client, encode, encode_unstored};
+
+/// How often a write that carries no resource version starts over when others write the same object.
+const MAX_ATTEMPTS: usize = 20;
+/// How often a generated name that is taken is drawn again.
+const MAX_NAME_DRAWS: usize = 8;
+
+/// A written object, or what a dry run would have written.
+pub(crate) enum Written {
+    Stored(Stored),
+    Unstored(Box<dyn Object>, Bytes),
+}
+
+impl Written {
+    /// Answers it in the shape the client asked for.
+    pub(crate) fn render(&self, call: &Call<'_>) -> Result<Bytes, ApiError> {
+        match self {
+            Self::Stored(stored) => crate::render::one(call.kind(), stored, call.shape, call.now),
+            Self::Unstored(object, bytes) => {
+                crate::render::shaped(call.kind(), object.as_ref(), Some(bytes), "", call.shape, call.now, true)
+            }
+        }
+    }
+}
+
+/// What part of the object an update may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All but the status.
+    Spec,
+    /// The status.
+    Status,
+    /// Whatever the subresource's handler changed; it has checked that itself.
+    Through(Subresource),
+}
+
+impl Part {
+    fn subresource(self) -> Option<Subresource> {
+        match self {
+            Self::Spec => None,
+            Self::Status => Some(Subresource::Status),
+            Self::Through(subresource) => Some(subresource),
+        }
+    }
+}
+
+/// Reads the object in a request's body and deals with fields its kind does not have.
+pub(crate) fn decode_body(
+    call: &Call<'_>,
+    kind: &Kind,
+    body: &[u8],
+    options: &WriteOptions,
+) -> Result<Box<dyn Object>, ApiError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(ApiError::bad_request("the request body is empty: an object is needed"));
+    }
+    let decoded = decode_client(kind, body)?;
+    let mut problems: Vec<String> =
+        decoded.unknown_fields.iter().map(|field| format!("unknown field {field:?}")).collect();
+    if options.field_validation != FieldValidation::Ignore {
+        problems.extend(crate::duplicates::find(body).into_iter().map(|field| format!("duplicate field {field:?}")));
+    }
+    match options.field_validation {
+        FieldValidation::Strict if !problems.is_empty() => {
+            let (name, version) = (kind.kind, kind.version);
+            return Err(ApiError::bad_request(format!(
+                "{name} in version {version:?} cannot be handled as a {name}: strict decoding error: {}",
+                problems.join(", ")
+            )));
+        }
+        FieldValidation::Warn => problems.into_iter().for_each(|p| call.warn(p)),
+        FieldValidation::Strict | FieldValidation::Ignore => {}
+    }
+    Ok(decoded.object)
+}
+
+/// Makes a new object.
+pub(crate) async fn create(
+    call: &Call<'_>,
+    mut object: Box<dyn Object>,
+    options: &WriteOptions,
+) -> Result<Written, ApiError> {
+    let kind = call.kind();
+    let generated = object.meta().name.as_deref().unwrap_or_default().is_empty()
+        && object.meta().generate_name.as_deref().is_some_and(|b| !b.is_empty());
+    let draws = if generated { MAX_NAME_DRAWS } else { 1 };
+    meta::fill_new(kind, &call.path.namespace, object.as_mut(), call.now, &mut rand::rng())?;
+    object.prepare_create();
+    object.apply_defaults();
+    for draw in 1..=draws {
+        if draw > 1 {
+            let base = object.meta().generate_name.clone().unwrap_or_default();
+            object.meta_mut().name = Some(meta::generated_name(&base, &mut rand::rng()));
+        }
+        match insert(call, object.boxed_clone(), options).await {
+            Err(error) if error.reason == coracle_api::status::Reason::AlreadyExists && draw < draws => {}
+            other => return other,
+        }
+    }
+    let name = object.meta().name.clone().unwrap_or_default();
+    Err(ApiError::already_exists(kind.resource(), &name))
+}
+
+/// One attempt under one name.
+async fn insert(
+    call: &Call<'_>,
+    object: Box<dyn Object>,
+    options: &WriteOptions,
+) -> Result<Written, ApiError> {
+    let kind = call.kind();
+    for _ in 0..MAX_ATTEMPTS {
+        let mut object = object.boxed_clone();
+        let name = object.meta().name.clone().unwrap_or_default();
+        let effects = admit(call, object.as_mut(), None, Operation::Create, None, options.dry_run)?;
+        let mut errors = Errors::new();
+        validate_meta(kind, object.meta(), &mut errors);
+        object.validate(&mut errors);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(kind.group, kind.kind, &name, &errors));
+        }
+        object.warnings().into_iter().for_each(|w| call.warn(w));
+        let key = call.served.key(&call.path.namespace, &name);
+        if options.dry_run == DryRun::All {
+            if call.api.store.get(&key).is_some() {
+                return Err(ApiError::already_exists(kind.resource(), &name));
+            }
+            let bytes = encode_unstored(object.as_mut(), None);
+            return Ok(Written::Unstored(object, bytes));
+        }
+        let value = encode(kind, object.as_mut())?;
+        match commit(call, Op::Create { key, value }, effects).await? {
+            Committed::Done(stored) => return Ok(Written::Stored(stored)),
+            Committed::Lost => return Err(ApiError::already_exists(kind.resource(), &name)),
+            Committed::EffectLost => {}
+        }
+    }
+    Err(too_busy(call))
+}
+
+/// Changes an object. `make` gives the new one from the present one; it is called again when another write came between
+/// and the client did not insist on a version.
+pub(crate) async fn update<F>(
+    call: &Call<'_>,
+    part: Part,
+    options: &WriteOptions,
+    mut make: F,
+) -> Result<Written, ApiError>
+where
+    F: FnMut(&Stored) -> Result<Box<dyn Object>, ApiError> + Send,
+{
+    let kind = call.kind();
+    let key = call.served.key(&call.path.namespace, &call.path.name);
+    for _ in 0..MAX_ATTEMPTS {
+        let entry = call.api.store.get(&key).ok_or_else(|| call.not_found())?;
+        let old = Stored::of(kind, entry)?;
+        let mut new = make(&old)?;
+        let insists = check_preconditions(call, new.as_ref(), &old)?;
+        settle(call, part, new.as_mut(), old.object())?;
+        let effects =
+            admit(call, new.as_mut(), Some(old.object()), Operation::Update, part.subresource(), options.dry_run)?;
+        validate_change(kind, part, new.as_ref(), old.object(), &call.path.name)?;
+        new.warnings().into_iter().for_each(|w| call.warn(w));
+        if options.dry_run == DryRun::All {
+            let bytes = encode_unstored(new.as_mut(), Some(old.entry.revision));
+            return Ok(Written::Unstored(new, bytes));
+        }
+        if effects.is_empty() && new.equals(old.object()) {
+            // Nothing changed: no revision is spent and no watcher is woken.
+            return Ok(Written::Stored(old));
+        }
+        let expected = old.entry.revision;
+        let op = if is_finished(new.as_ref(), old.object()) {
+            return finish(call, &key, new, &old).await;
+        } else {
+            Op::Update { key: key.clone(), expected, value: encode(kind, new.as_mut())? }
+        };
+        match commit(call, op, effects).await? {
+            Committed::Done(stored) => return Ok(Written::Stored(stored)),
+            Committed::Lost if insists => return Err(ApiError::modified(kind.resource(), &call.path.name)),
+            Committed::Lost | Committed::EffectLost => {}
+        }
+    }
+    Err(too_busy(call))
+}
+
+/// The version and the uid the client named must be those of the object. Says whether it named a version.
+fn check_preconditions(call: &Call<'_>, new: &dyn Object, old: &Stored) -> Result<bool, ApiError> {
+    let resource = call.kind().resource();
+    if let Some(name) = new.meta().name.as_deref().filter(|n| !n.is_empty() && *n != call.path.name) {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.path.name
+        )));
+    }
+    if let Some(uid) = new.meta().uid.as_deref().filter(|u| !u.is_empty())
+        && old.object().meta().uid.as_deref() != Some(uid)
+    {
+        let have = old.object().meta().uid.as_deref().unwrap_or_default();
+        return Err(ApiError::conflict(
+            resource,
+            &call.path.name,
+            &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {have}"),
+        ));
+    }
+    match new.meta().resource_version.as_deref().filter(|v| !v.is_empty() && *v != "0") {
+        None => Ok(false),
+        Some(version) if version == old.entry.revision.to_string() => Ok(true),
+        Some(version) if version.parse::<u64>().is_ok() => Err(ApiError::modified(resource, &call.path.name)),
+        Some(version) => {
+            Err(ApiError::bad_request(format!("metadata.resourceVersion: Invalid value: {version:?}: must be a number")))
+        }
+    }
+}
+
+/// Brings the new object into the state in which it would be stored.
+fn settle(call: &Call<'_>, part: Part, new: &mut dyn Object, old: &dyn Object) -> Result<(), ApiError> {
+    let kind = call.kind();
+    meta::place(kind, &call.path.namespace, new.meta_mut())?;
+    new.meta_mut().name = Some(call.path.name.clone());
+    meta::carry_over(new.meta_mut(), old.meta());
+    new.apply_defaults();
+    match part {
+        Part::Spec => new.prepare_update(old),
+        Part::Status => {
+            new.prepare_status_update(old);
+            new.meta_mut().owner_references.clone_from(&old.meta().owner_references);
+        }
+        Part::Through(_) => {}
+    }
+    if kind.info.has_generation && part != Part::Status && new.spec_changed(old) {
+        let next = old.meta().generation.unwrap_or(0) + 1;
+        new.meta_mut().generation = Some(next);
+    }
+    Ok(())
+}
+
+fn validate_change(
+    kind: &Kind,
+    part: Part,
+    new: &dyn Object,
+    old: &dyn Object,
+    name: &str,
+) -> Result<(), ApiError> {
+    let mut errors = Errors::new();
+    validate_meta(kind, new.meta(), &mut errors);
+    validate_meta_update(new.meta(), old.meta(), &mut errors);
+    match part {
+        Part::Spec => {
+            new.validate(&mut errors);
+            new.validate_update(old, &mut errors);
+        }
+        Part::Status => new.validate_status_update(old, &mut errors),
+        Part::Through(_) => {}
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(kind.group, kind.kind, name, &errors)) }
+}
+
+/// The object waited for its last finalizer, and this change takes it away.
+fn is_finished(new: &dyn Object, old: &dyn Object) -> bool {
+    old.meta().deletion_timestamp.is_some()
+        && new.meta().finalizers.as_ref().is_none_or(Vec::is_empty)
+        && new.meta().deletion_grace_period_seconds.unwrap_or(0) == 0
+        && !new.holds_deletion()
+}
+
+async fn finish(
+    call: &Call<'_>,
+    key: &Key,
+    mut new: Box<dyn Object>,
+    old: &Stored,
+) -> Result<Written, ApiError> {
+    let effects = admit(call, new.as_mut(), Some(old.object()), Operation::Delete, None, DryRun::No)?;
+    let op = Op::Delete { key: key.clone(), expected: old.entry.revision };
+    match commit(call, op, effects).await? {
+        Committed::Done(_) => {
+            let bytes = encode_unstored(new.as_mut(), Some(old.entry.revision));
+            Ok(Written::Unstored(new, bytes))
+        }
+        Committed::Lost | Committed::EffectLost => {
+            Err(ApiError::modified(call.kind().resource(), &call.path.name))
+        }
+    }
+}
+
+/// Runs the admission chain and gives what must commit together with the object.
+pub(crate) fn admit(
+    call: &Call<'_>,
+    object: &mut dyn Object,
+    old: Option<&dyn Object>,
+    operation: Operation,
+    subresource: Option<Subresource>,
+    dry_run: DryRun,
+) -> Result<Vec<Op>, ApiError> {
+    let name = object.meta().name.clone().unwrap_or_default();
+    let mut review = Review {
+        api: call.api,
+        user: call.user,
+        served: call.served,
+        namespace: if call.kind().namespaced() { &call.path.namespace } else { "" },
+        name: &name,
+        operation,
+        subresource,
+        object,
+        old,
+        dry_run: dry_run == DryRun::All,
+        now: call.now,
+        effects: Vec::new(),
+    };
+    call.api.admission.admit(&mut review)?;
+    Ok(review.effects)
+}
+
+/// How a transaction ended.
+pub(crate) enum Committed {
+    /// It is durable.
+    Done(Stored),
+    /// Another write of the same object came first.
+    Lost,
+    /// Another write of something that must go together with it came first.
+    EffectLost,
+}
+
+/// Commits an operation with its effects.
+pub(crate) async fn commit(call: &Call<'_>, op: Op, effects: Vec<Op>) -> Result<Committed, ApiError> {
+    let key = op.key().clone();
+    let durability = durability(call, &op);
+    let mut ops = Vec::with_capacity(1 + effects.len());
+    ops.push(op);
+    ops.extend(effects);
+    match call.api.store.commit(ops, durability).await {
+        Ok(entries) => {
+            let entry = Arc::clone(entries.first().expect("each operation has its entry"));
+            Ok(Committed::Done(Stored::of(call.kind(), entry)?))
+        }
+        Err(StoreError::AlreadyExists { current } | StoreError::Conflict { current }) => {
+            Ok(if current.key == key { Committed::Lost } else { Committed::EffectLost })
+        }
+        Err(StoreError::NotFound { key: missing }) => {
+            if missing == key { Err(call.not_found()) } else { Ok(Committed::EffectLost) }
+        }
+        Err(error) => Err(store_error(&error)),
+    }
+}
+
+/// Heartbeats may live in memory for a while; everything else is on disk before it is answered.
+fn durability(call: &Call<'_>, op: &Op) -> Durability {
+    let is_heartbeat = matches!(op, Op::Update { .. })
+        && call.path.namespace == "kube-node-lease"
+        && call.kind().kind == "Lease"
+        && call.user.node_name().is_some();
+    if is_heartbeat { Durability::Volatile } else { Durability::Durable }
+}
+
+/// A failure of the store in the API's words.
+pub(crate) fn store_error(error: &StoreError) -> ApiError {
+    match error {
+        StoreError::Compacted { oldest } => ApiError::expired(format!(
+            "The resourceVersion for the provided watch is too old: the oldest that is kept is {oldest}"
+        )),
+        StoreError::FutureRevision { asked, current } => {
+            ApiError::timeout(format!("Too large resource version: {asked}, current: {current}"), 1)
+        }
+        StoreError::TooLarge { .. } => ApiError::new(coracle_api::status::Reason::RequestEntityTooLarge, error.to_string()),
+        StoreError::Full => {
+            ApiError::new(coracle_api::status::Reason::InternalError, format!("Internal error occurred: {error}"))
+        }
+        StoreError::TooSlow => ApiError::expired("too old resource version: the watch fell behind"),
+        StoreError::Closed => ApiError::unavailable("the server is shutting down"),
+        other => {
+            tracing::error!(error = %other, "the store failed");
+            ApiError::internal(other.to_string())
+        }
+    }
+}
+
+fn too_busy(call: &Call<'_>) -> ApiError {
+    ApiError::conflict(
+        call.kind().resource(),
+        &call.path.name,
+        "the object is being changed by many others; please try again",
+    )
+}
+
+/// The present object of a call's path.
+pub(crate) fn current(call: &Call<'_>) -> Result<Stored, ApiError> {
+    let key = call.served.key(&call.path.namespace, &call.path.name);
+    let entry = call.api.store.get(&key).ok_or_else(|| call.not_found())?;
+    registry::Stored::of(call.kind(), entry)
+}
