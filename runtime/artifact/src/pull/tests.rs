@@ -1,0 +1,197 @@
+//! Pulls against a small registry in this process.
+
+use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr};
+
+use http_body_util::Full;
+use hyper::{Request, Response, StatusCode, body::{Bytes, Incoming}, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::*;
+use crate::{StoreLimits, manifest::for_component};
+
+const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0 and more";
+
+/// `user:secret`.
+const BASIC: &str = "Basic dXNlcjpzZWNyZXQ=";
+
+/// Path to answer; a path is `manifests/REFERENCE` or `blobs/DIGEST`.
+#[derive(Clone, Default)]
+struct Registry {
+    content: BTreeMap<String, Vec<u8>>,
+    needs_login: bool,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Registry {
+    fn with(tag: &str, component: &[u8]) -> Self {
+        let mut registry = Self::default();
+        let digest = Digest::of(component);
+        let (_, manifest) = for_component(&digest, component.len() as u64);
+        registry.content.insert(format!("blobs/{digest}"), component.to_vec());
+        registry.content.insert(format!("manifests/{}", Digest::of(&manifest)), manifest.clone());
+        registry.content.insert(format!("manifests/{tag}"), manifest);
+        registry
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        self.requests.lock().push(path.clone());
+        let respond = |status: StatusCode, body: Vec<u8>| {
+            let response = Response::builder().status(status).header("content-type", MANIFEST);
+            response.header("www-authenticate", "Basic realm=\"x\"").body(Full::new(body.into())).unwrap()
+        };
+        let login = request.headers().get("authorization").is_some_and(|value| value == BASIC);
+        if self.needs_login && !login {
+            return respond(StatusCode::UNAUTHORIZED, Vec::new());
+        }
+        let content = path.strip_prefix("/v2/team/hello/").and_then(|path| self.content.get(path));
+        match content {
+            _ if path == "/v2/" => respond(StatusCode::OK, Vec::new()),
+            Some(content) => respond(StatusCode::OK, content.clone()),
+            None => {
+                let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
+                respond(StatusCode::NOT_FOUND, body.to_vec())
+            }
+        }
+    }
+
+    async fn serve(self) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let registry = self.clone();
+                tokio::spawn(async move {
+                    let service = service_fn(move |request| {
+                        let response = registry.answer(&request);
+                        async { Ok::<_, Infallible>(response) }
+                    });
+                    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        address
+    }
+}
+
+struct Setup {
+    puller: Puller,
+    store: Arc<ImageStore>,
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<String>>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Setup {
+    async fn new(registry: Registry, limits: StoreLimits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(ImageStore::open(folder.path(), limits).unwrap());
+        let requests = registry.requests.clone();
+        let address = registry.serve().await;
+        Self { puller: Puller::new(store.clone(), PullOptions::default()), store, address, requests, _folder: folder }
+    }
+
+    fn reference(&self, rest: &str) -> ImageReference {
+        format!("{}/team/hello{rest}", self.address).parse().unwrap()
+    }
+
+    async fn fail(&self, rest: &str) -> PullError {
+        self.puller.pull(&self.reference(rest), &[]).await.unwrap_err()
+    }
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_once_and_found_by_tag_and_digest() {
+    let setup = Setup::new(Registry::with("v1", COMPONENT), StoreLimits::default()).await;
+    let reference = setup.reference(":v1");
+    let pulled = setup.puller.pull(&reference, &[]).await.unwrap();
+    assert_eq!(std::fs::read(setup.store.component_path(&pulled.image)).unwrap(), COMPONENT);
+    assert_eq!(setup.store.resolve(&reference), Some(pulled.image.clone()));
+    let by_digest = setup.reference(&format!("@{}", pulled.image.id));
+    assert_eq!(setup.store.resolve(&by_digest), Some(pulled.image.clone()));
+    assert_eq!(pulled.image.pinned, Pinned::No);
+
+    // The second time only the manifest is asked for.
+    setup.puller.pull(&reference, &[]).await.unwrap();
+    setup.puller.pull(&by_digest, &[]).await.unwrap();
+    let blobs = setup.requests.lock().iter().filter(|path| path.contains("/blobs/")).count();
+    assert_eq!(blobs, 1);
+}
+
+#[tokio::test]
+async fn credentials_are_tried_in_order() {
+    let registry = Registry { needs_login: true, ..Registry::with("v1", COMPONENT) };
+    let setup = Setup::new(registry, StoreLimits::default()).await;
+    let login = |password: &str| Credential {
+        registry: setup.address.to_string(),
+        username: "user".into(),
+        password: password.into(),
+    };
+    assert!(matches!(setup.fail(":v1").await, PullError::Denied { .. }));
+    let elsewhere = Credential { registry: "example.com".into(), ..login("secret") };
+    let reference = setup.reference(":v1");
+    let denied = setup.puller.pull(&reference, &[elsewhere.clone(), login("wrong")]).await;
+    assert!(matches!(denied, Err(PullError::Denied { .. })), "{denied:?}");
+    setup.puller.pull(&reference, &[elsewhere, login("wrong"), login("secret")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn failures_say_what_went_wrong() {
+    let mut registry = Registry::with("v1", COMPONENT);
+    let digest = Digest::of(COMPONENT);
+    registry.content.insert(format!("blobs/{digest}"), b"\0asm\x0d\0\x01\0 and evil".to_vec());
+    let (_, manifest) = for_component(&Digest::of(b"\0asm\x01\0\0\0"), 8);
+    registry.content.insert("manifests/core".into(), manifest);
+    registry.content.insert(format!("blobs/{}", Digest::of(b"\0asm\x01\0\0\0")), b"\0asm\x01\0\0\0".to_vec());
+    let setup = Setup::new(registry, StoreLimits::default()).await;
+    let missing = setup.fail(":v9").await;
+    assert!(matches!(missing, PullError::NotFound { .. }), "{missing}");
+    assert!(missing.to_string().ends_with("team/hello:v9: not found"), "{missing}");
+    let damaged = setup.fail(":v1").await.to_string();
+    assert!(damaged.contains("digest") || damaged.contains("Digest"), "{damaged}");
+    let core = setup.fail(":core").await.to_string();
+    assert!(core.contains("is a core WebAssembly module, not a component"), "{core}");
+    assert!(setup.store.list().is_empty());
+}
+
+#[tokio::test]
+async fn too_big_a_component_is_refused_before_it_is_fetched() {
+    let limits = StoreLimits { max_component_bytes: 4, ..StoreLimits::default() };
+    let setup = Setup::new(Registry::with("v1", COMPONENT), limits).await;
+    let error = setup.fail(":v1").await;
+    assert!(matches!(error, PullError::Artifact { source: ArtifactError::TooBig { .. }, .. }), "{error}");
+    assert!(!setup.requests.lock().iter().any(|path| path.contains("/blobs/")));
+}
+
+#[tokio::test]
+async fn a_registry_that_is_not_there_is_unavailable() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(ImageStore::open(folder.path(), StoreLimits::default()).unwrap());
+    let reference = format!("{address}/team/hello").parse().unwrap();
+    let error = Puller::new(store, PullOptions::default()).pull(&reference, &[]).await.unwrap_err();
+    assert!(matches!(error, PullError::Unavailable { .. }), "{error}");
+}
+
+#[test]
+fn credentials_fit_by_host_and_path() {
+    let reference: ImageReference = "ghcr.io/team/hello".parse().unwrap();
+    let docker: ImageReference = "hello".parse().unwrap();
+    for (registry, reference, fits) in [
+        ("ghcr.io", &reference, true),
+        ("https://ghcr.io/", &reference, true),
+        ("ghcr.io/team", &reference, true),
+        ("ghcr.io/tea", &reference, false),
+        ("*.io", &reference, true),
+        ("other.io", &reference, false),
+        ("https://index.docker.io/v1/", &docker, true),
+        ("docker.io", &docker, true),
+    ] {
+        let credential = Credential { registry: registry.into(), username: String::new(), password: String::new() };
+        assert_eq!(credential.fits(reference), fits, "{registry}");
+    }
+    assert!(is_local("localhost:5000") && is_local("127.0.0.1") && is_local("[::1]:5000") && !is_local("ghcr.io"));
+}

@@ -1,0 +1,80 @@
+//! Runs a `wasi:cli/run` component, 0.2 or 0.3, from its instantiation to its end. It spawns no task: dropping the future
+//! ends the guest.
+
+use coracle_engine::Metered;
+use wasmtime::Store;
+use wasmtime_wasi::{p2, p3};
+
+use crate::{
+    Program,
+    guest::{Guest, GuestConfig, SetupError},
+    linker::Entry,
+    outcome::Outcome,
+};
+
+/// An instance that has been made and not yet run.
+pub struct Running {
+    store: Store<Guest>,
+    command: Command,
+    config: GuestConfig,
+}
+
+enum Command {
+    P2(p2::bindings::Command),
+    P3(p3::bindings::Command),
+}
+
+/// Makes an instance of a command.
+///
+/// # Panics
+/// When the program is not a command.
+pub async fn start_command(program: &Program, config: GuestConfig) -> Result<Running, SetupError> {
+    let mut store = config.store(program.engine())?;
+    let instantiate = async {
+        match &program.entry {
+            Entry::CommandP2(pre) => pre.instantiate_async(&mut store).await.map(Command::P2),
+            Entry::CommandP3(pre) => pre.instantiate_async(&mut store).await.map(Command::P3),
+            Entry::Http(_) => panic!("a server is not a command"),
+        }
+    };
+    let command = Metered::new(Box::pin(instantiate), config.cpu.clone()).await.map_err(SetupError::Instantiate)?;
+    Ok(Running { store, command, config })
+}
+
+impl Running {
+    /// Runs it to its end.
+    pub async fn run(self) -> Outcome {
+        let Self { mut store, command, config } = self;
+        let cpu = config.cpu.clone();
+        let run = async move {
+            let result = match &command {
+                Command::P2(command) => command.wasi_cli_run().call_run(&mut store).await,
+                Command::P3(command) => {
+                    let run = store
+                        .run_concurrent(async |accessor| command.wasi_cli_run().call_run(accessor).await)
+                        .await;
+                    run.flatten()
+                }
+            };
+            match result {
+                Ok(Ok(())) => Outcome::Exited { code: 0 },
+                Ok(Err(())) => Outcome::Exited { code: 1 },
+                Err(error) => Outcome::from_error(&error),
+            }
+        };
+        Metered::new(Box::pin(run), cpu).await
+    }
+}
+
+impl SetupError {
+    /// How a container ended whose instance could not even be made.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Instantiate(error) => match Outcome::from_error(error) {
+                outcome @ Outcome::OutOfMemory { .. } => Some(outcome),
+                _ => None,
+            },
+            Self::Directory { .. } | Self::Listen { .. } => None,
+        }
+    }
+}
