@@ -1,0 +1,294 @@
+//! One collection in the mirror: its objects in the order of names, its recent history, and the signal that wakes
+//! its watchers. All of it changes under one lock, which makes "list, then watch" one step.
+
+use std::collections::{BTreeMap, btree_map};
+use std::iter::Peekable;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::history::{History, HistoryLimits};
+use super::Change;
+use crate::{Collection, Entry, ListRange, Listing, Revision, WatchEvent};
+
+type Objects = BTreeMap<Arc<str>, Arc<Entry>>;
+
+pub(crate) struct Shelf {
+    collection: Collection,
+    state: RwLock<State>,
+    signal: watch::Sender<()>,
+}
+
+struct State {
+    objects: Objects,
+    history: History,
+    /// The last change of this collection.
+    revision: Revision,
+}
+
+/// What a watcher finds when it reads the ring.
+pub(crate) enum RingRead {
+    /// Events, and the place to read from next.
+    Events(Vec<WatchEvent>, u64),
+    /// The ring has moved past the watcher's place.
+    Overtaken,
+}
+
+/// Why history on disk can't answer.
+pub(crate) enum DiskReach {
+    /// It can.
+    Whole,
+    /// It lacks volatile changes: ask for later revisions only.
+    Lacking(Revision),
+}
+
+impl Shelf {
+    pub(super) fn new(collection: Collection, limits: HistoryLimits) -> Self {
+        let state = State { objects: Objects::new(), history: History::new(limits), revision: Revision::ZERO };
+        Self { collection, state: RwLock::new(state), signal: watch::Sender::new(()) }
+    }
+
+    pub(crate) fn collection(&self) -> &Collection {
+        &self.collection
+    }
+
+    /// Fills a shelf at start. `volatile` collections lack changes on disk up to `opened_at`.
+    pub(crate) fn load(&self, entries: impl Iterator<Item = Arc<Entry>>, opened_at: Revision, volatile: bool) {
+        let mut state = self.state.write();
+        state.objects = entries.map(|entry| (Arc::clone(&entry.key.name), entry)).collect();
+        state.history.begin_at(opened_at);
+        state.revision = opened_at;
+        if volatile {
+            state.history.disk_floor = opened_at;
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<Arc<Entry>> {
+        self.state.read().objects.get(name).cloned()
+    }
+
+    pub(super) fn apply(&self, changes: Vec<Change>) {
+        let mut state = self.state.write();
+        for change in changes {
+            let revision = change.event.revision();
+            assert!(revision > state.revision, "revisions only grow");
+            state.revision = revision;
+            match &change.event {
+                WatchEvent::Put { entry, .. } => {
+                    // On an update the map keeps its own copy of the name, which all states of the object share.
+                    state.objects.insert(Arc::clone(&entry.key.name), Arc::clone(entry));
+                }
+                WatchEvent::Deleted { entry, .. } => {
+                    state.objects.remove(&entry.key.name);
+                }
+            }
+            state.history.push(change);
+        }
+        drop(state);
+        self.wake();
+    }
+
+    pub(super) fn wake(&self) {
+        self.signal.send_replace(());
+    }
+
+    pub(super) fn trim_history(&self, up_to: Revision) {
+        self.state.write().history.trim(up_to);
+    }
+
+    pub(super) fn list(&self, range: &ListRange, at_least: Revision) -> Listing {
+        list_latest(&self.state.read(), range, at_least)
+    }
+
+    /// A list, and the place in the ring that follows it.
+    pub(crate) fn list_and_place(&self, range: &ListRange, at_least: Revision) -> (Listing, u64) {
+        let state = self.state.read();
+        (list_latest(&state, range, at_least), state.history.end_place())
+    }
+
+    /// The list at a past revision, if the recent history reaches back to it.
+    pub(crate) fn list_at(&self, range: &ListRange, at: Revision) -> Option<Listing> {
+        let state = self.state.read();
+        if at >= state.revision {
+            let mut listing = list_latest(&state, range, at);
+            listing.revision = at;
+            return Some(listing);
+        }
+        if at < state.history.complete_after() {
+            return None;
+        }
+        // The first change after `at` tells what the object was then.
+        let mut then: BTreeMap<&str, Option<&Arc<Entry>>> = BTreeMap::new();
+        for event in state.history.from_place(state.history.place_after(at)) {
+            let name: &str = &event.entry().key.name;
+            if name.starts_with(&range.prefix) {
+                then.entry(name).or_insert_with(|| event.previous());
+            }
+        }
+        let bounds = bounds(range);
+        let then = then.range::<str, _>(as_str_bounds(&bounds)).map(|(name, entry)| (*name, *entry)).peekable();
+        let now = state.objects.range::<str, _>(as_str_bounds(&bounds)).peekable();
+        Some(take_page(Rewound { now, then }, range.limit, at))
+    }
+
+    /// What the log on disk can tell about this collection.
+    pub(crate) fn disk_floor(&self) -> DiskReach {
+        match self.state.read().history.disk_floor {
+            Revision::ZERO => DiskReach::Whole,
+            floor => DiskReach::Lacking(floor),
+        }
+    }
+
+    /// True if lists of past states can't be made from disk.
+    pub(crate) fn disk_lossy(&self) -> bool {
+        self.state.read().history.disk_lossy
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        self.signal.subscribe()
+    }
+
+    pub(crate) fn end_place(&self) -> u64 {
+        self.state.read().history.end_place()
+    }
+
+    /// The place after a revision, or the revision that the ring reaches back to if that is later.
+    pub(crate) fn place_after(&self, revision: Revision) -> Result<u64, Revision> {
+        let state = self.state.read();
+        let complete_after = state.history.complete_after();
+        if revision >= complete_after { Ok(state.history.place_after(revision)) } else { Err(complete_after) }
+    }
+
+    /// The changes from a place on whose names begin with `prefix`; at most `limit` changes are looked at.
+    pub(crate) fn read_ring(&self, place: u64, prefix: &str, limit: usize) -> RingRead {
+        let state = self.state.read();
+        if place < state.history.first_place() {
+            return RingRead::Overtaken;
+        }
+        let seen = (state.history.end_place() - place).min(limit as u64);
+        let events = state
+            .history
+            .from_place(place)
+            .take(limit)
+            .filter(|event| event.entry().key.name.starts_with(prefix))
+            .cloned()
+            .collect();
+        RingRead::Events(events, place + seen)
+    }
+}
+
+fn list_latest(state: &State, range: &ListRange, at_least: Revision) -> Listing {
+    let bounds = bounds(range);
+    let entries = state.objects.range::<str, _>(as_str_bounds(&bounds)).map(|(_, entry)| entry);
+    take_page(entries, range.limit, at_least.max(state.revision))
+}
+
+fn take_page<'a>(
+    mut entries: impl Iterator<Item = &'a Arc<Entry>>,
+    limit: Option<usize>,
+    revision: Revision,
+) -> Listing {
+    match limit {
+        None => Listing { revision, entries: entries.cloned().collect(), remaining: 0 },
+        Some(limit) => {
+            let page = entries.by_ref().take(limit).cloned().collect();
+            Listing { revision, entries: page, remaining: entries.count() }
+        }
+    }
+}
+
+type Bounds = (Bound<String>, Bound<String>);
+
+/// The names of a range, as bounds.
+pub(crate) fn bounds(range: &ListRange) -> Bounds {
+    let upper = successor(&range.prefix).map_or(Bound::Unbounded, Bound::Excluded);
+    let lower = match &range.start_after {
+        Some(after) if *after >= range.prefix => Bound::Excluded(after.clone()),
+        _ => Bound::Included(range.prefix.clone()),
+    };
+    match (&lower, &upper) {
+        // A start beyond the prefix: an empty range that `BTreeMap::range` accepts.
+        (Bound::Excluded(low), Bound::Excluded(high)) if low >= high => {
+            (Bound::Included(high.clone()), Bound::Excluded(high.clone()))
+        }
+        _ => (lower, upper),
+    }
+}
+
+fn as_str_bounds(bounds: &Bounds) -> (Bound<&str>, Bound<&str>) {
+    (bounds.0.as_ref().map(String::as_str), bounds.1.as_ref().map(String::as_str))
+}
+
+/// The least text greater than every text that begins with `prefix`.
+fn successor(prefix: &str) -> Option<String> {
+    let mut text = prefix.to_owned();
+    while let Some(last) = text.pop() {
+        // Bytes of UTF-8 sort as code points do; the surrogates' gap is skipped by trying one further.
+        let next = (last as u32 + 1..=0xE000).find_map(char::from_u32).or_else(|| char::from_u32(last as u32 + 1));
+        if let Some(next) = next {
+            text.push(next);
+            return Some(text);
+        }
+    }
+    None
+}
+
+/// The objects as they were: those of now, with every later change undone.
+struct Rewound<'a, T: Iterator<Item = (&'a str, Option<&'a Arc<Entry>>)>> {
+    now: Peekable<btree_map::Range<'a, Arc<str>, Arc<Entry>>>,
+    then: Peekable<T>,
+}
+
+impl<'a, T: Iterator<Item = (&'a str, Option<&'a Arc<Entry>>)>> Iterator for Rewound<'a, T> {
+    type Item = &'a Arc<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let undone = match (self.now.peek(), self.then.peek()) {
+                (None, None) => return None,
+                (Some((now, _)), Some((then, _))) if ***now < **then => return self.now.next().map(|(_, entry)| entry),
+                (Some(_), None) => return self.now.next().map(|(_, entry)| entry),
+                (Some((now, _)), Some((then, _))) if ***now == **then => {
+                    self.now.next();
+                    self.then.next()
+                }
+                _ => self.then.next(),
+            };
+            if let Some((_, Some(entry))) = undone {
+                return Some(entry);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_successor_bounds_a_prefix() {
+        let check = |prefix: &str, expect: Option<&str>| assert_eq!(successor(prefix).as_deref(), expect, "{prefix:?}");
+        check("", None);
+        check("ns/", Some("ns0"));
+        check("a", Some("b"));
+        check("\u{D7FF}", Some("\u{E000}"));
+        check("a\u{10FFFF}", Some("b"));
+        check("\u{10FFFF}", None);
+    }
+
+    #[test]
+    fn bounds_never_cross() {
+        let range = |prefix: &str, after: &str| ListRange {
+            prefix: prefix.into(),
+            start_after: Some(after.into()),
+            limit: None,
+        };
+        for (prefix, after) in [("a/", "z"), ("a/", "0"), ("a/", "a/x"), ("", "z"), ("a/", "a0")] {
+            let bounds = bounds(&range(prefix, after));
+            // It would panic on crossed bounds.
+            let _ = Objects::new().range::<str, _>(as_str_bounds(&bounds)).count();
+        }
+    }
+}
