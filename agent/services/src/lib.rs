@@ -1,1 +1,56 @@
-//! shell: x.
+//! shell: Services on a node: virtual IPs and NodePorts reach the ready endpoints of each Service.
+//!
+//! With the needed privileges the kernel does it, by nftables maps that are changed element by element. Without them a
+//! small proxy in user space serves NodePorts on this machine. What goes where is decided in [`table`], which is pure.
+
+mod nft;
+mod proxy;
+pub mod table;
+mod watch;
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use tokio_util::sync::CancellationToken;
+
+pub use nft::NftError;
+
+/// What the service proxy is told.
+#[derive(Debug, Clone)]
+pub struct ServicesConfig {
+    /// This node's name, for traffic policies that keep to the node.
+    pub node_name: String,
+    /// This node's address, the source of its own connections to virtual IPs.
+    pub node_address: Ipv4Addr,
+    /// The range of virtual IPs.
+    pub service_range: Ipv4Net,
+    /// The name of the nftables table, one per agent on a machine.
+    pub nft_table: String,
+}
+
+/// How Services are served here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// By the kernel: cluster IPs and NodePorts.
+    Kernel,
+    /// By this process: NodePorts only.
+    UserSpace,
+}
+
+/// Serves Services until told to stop, then takes away what it put into the kernel. `ready` is called once, with the way
+/// it works, when the present Services are in place.
+pub async fn run(
+    client: kube::Client,
+    config: ServicesConfig,
+    stop: CancellationToken,
+    ready: impl FnOnce(Mode) + Send,
+) {
+    match nft::Nft::open(&config).await {
+        Ok(kernel) => watch::run(client, &config, watch::Backend::Kernel(kernel), stop, || ready(Mode::Kernel)).await,
+        Err(error) => {
+            tracing::warn!(%error, "cluster IPs are not served on this machine; NodePorts are, by this process");
+            let proxy = watch::Backend::UserSpace(proxy::Proxy::new());
+            watch::run(client, &config, proxy, stop, || ready(Mode::UserSpace)).await;
+        }
+    }
+}
