@@ -27,12 +27,16 @@ impl AffinityTerm {
         }
         namespaces.sort();
         namespaces.dedup();
-        let same = term.match_label_keys.iter().flatten().filter_map(|key| {
-            labels.get(key).map(|v| Requirement::new(key, Operator::In([v.into()].into())))
-        });
-        let other = term.mismatch_label_keys.iter().flatten().filter_map(|key| {
-            labels.get(key).map(|v| Requirement::new(key, Operator::NotIn([v.into()].into())))
-        });
+        let same = term
+            .match_label_keys
+            .iter()
+            .flatten()
+            .filter_map(|key| labels.get(key).map(|v| Requirement::new(key, Operator::In([v.into()].into()))));
+        let other = term
+            .mismatch_label_keys
+            .iter()
+            .flatten()
+            .filter_map(|key| labels.get(key).map(|v| Requirement::new(key, Operator::NotIn([v.into()].into()))));
         Self {
             topology_key: term.topology_key.as_str().into(),
             selector: LabelQuery::from_selector(term.label_selector.as_ref()).and(same.chain(other)),

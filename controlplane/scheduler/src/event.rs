@@ -36,6 +36,16 @@ impl Events {
     /// A namespace's labels changed.
     pub const NAMESPACE: Self = Self(1 << 8);
 
+    /// How many kinds there are.
+    pub const KINDS: usize = 9;
+    /// Every kind.
+    pub const ALL: Self = Self((1 << Self::KINDS) - 1);
+
+    /// The kinds in the set, as indexes below [`Events::KINDS`].
+    pub fn indexes(self) -> impl Iterator<Item = usize> {
+        (0..Self::KINDS).filter(move |i| self.0 & (1 << i) != 0)
+    }
+
     /// Both sets together.
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)

@@ -60,7 +60,12 @@ impl NodeInfo {
         Self {
             name: node.metadata.name.as_deref().unwrap_or_default().into(),
             labels: Labels::from_map(node.metadata.labels.as_ref()),
-            taints: spec.and_then(|s| s.taints.as_deref()).unwrap_or_default().iter().filter_map(Taint::parse).collect(),
+            taints: spec
+                .and_then(|s| s.taints.as_deref())
+                .unwrap_or_default()
+                .iter()
+                .filter_map(Taint::parse)
+                .collect(),
             cordoned: spec.and_then(|s| s.unschedulable).unwrap_or(false),
             allocatable,
             allowed_pods,

@@ -32,8 +32,11 @@ enum NameRule {
 impl NodeTerm {
     /// Compiles a term. One without conditions, or with one that cannot be read, matches no node.
     fn parse(term: &core::NodeSelectorTerm) -> Self {
-        Self::try_parse(term)
-            .unwrap_or(Self { labels: LabelQuery::Nothing, comparisons: Box::default(), names: Box::default() })
+        Self::try_parse(term).unwrap_or(Self {
+            labels: LabelQuery::Nothing,
+            comparisons: Box::default(),
+            names: Box::default(),
+        })
     }
 
     fn try_parse(term: &core::NodeSelectorTerm) -> Option<Self> {
@@ -132,7 +135,9 @@ impl NodeSelection {
             // A preferred term without conditions matches every node, unlike a required one; it then prefers none.
             preferred: preferred
                 .filter(|p| p.weight != 0)
-                .filter_map(|p| Some(PreferredNodes { weight: p.weight.into(), term: NodeTerm::try_parse(&p.preference)? }))
+                .filter_map(|p| {
+                    Some(PreferredNodes { weight: p.weight.into(), term: NodeTerm::try_parse(&p.preference)? })
+                })
                 .collect(),
         }
     }
@@ -167,9 +172,11 @@ mod tests {
     fn check(selector: Value, affinity: Value, expect: bool) {
         let selector: Option<BTreeMap<String, String>> = serde_json::from_value(selector.clone()).expect("a selector");
         let affinity: core::NodeAffinity =
-            serde_json::from_value(json!({"requiredDuringSchedulingIgnoredDuringExecution": affinity})).expect("an affinity");
+            serde_json::from_value(json!({"requiredDuringSchedulingIgnoredDuringExecution": affinity}))
+                .expect("an affinity");
         let labels = [("zone", "a"), ("cores", "8")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        let got = NodeSelection::parse(selector.as_ref(), Some(&affinity)).matches(&"n1".into(), &Labels::from_map(Some(&labels)));
+        let got = NodeSelection::parse(selector.as_ref(), Some(&affinity))
+            .matches(&"n1".into(), &Labels::from_map(Some(&labels)));
         assert_eq!(got, expect, "{selector:?} {affinity:?}");
     }
 
@@ -203,7 +210,10 @@ mod tests {
         check(Value::Null, json!({"nodeSelectorTerms": []}), false);
         check(Value::Null, json!({"nodeSelectorTerms": [{}]}), false);
         let mut either = expression("zone", "In", &["b"]);
-        either["nodeSelectorTerms"].as_array_mut().expect("terms").push(field("In", &["n1"])["nodeSelectorTerms"][0].clone());
+        either["nodeSelectorTerms"]
+            .as_array_mut()
+            .expect("terms")
+            .push(field("In", &["n1"])["nodeSelectorTerms"][0].clone());
         check(Value::Null, either, true);
     }
 
@@ -211,7 +221,8 @@ mod tests {
     fn pinned_names() {
         let parse = |required: Value| {
             let affinity: core::NodeAffinity =
-                serde_json::from_value(json!({"requiredDuringSchedulingIgnoredDuringExecution": required})).expect("an affinity");
+                serde_json::from_value(json!({"requiredDuringSchedulingIgnoredDuringExecution": required}))
+                    .expect("an affinity");
             NodeSelection::parse(None, Some(&affinity))
         };
         assert_eq!(parse(field("In", &["n1", "n2"])).pinned_names(), Some(["n1", "n2"].into()));

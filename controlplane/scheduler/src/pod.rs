@@ -232,9 +232,10 @@ fn phase(pod: &core::Pod) -> PodPhase {
         return PodPhase::Live;
     }
     let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-    let preempted = conditions.iter().find(|c| c.type_ == "DisruptionTarget").is_some_and(|c| {
-        c.status == "True" && c.reason.as_deref() == Some(crate::preempt::PREEMPTION_REASON)
-    });
+    let preempted = conditions
+        .iter()
+        .find(|c| c.type_ == "DisruptionTarget")
+        .is_some_and(|c| c.status == "True" && c.reason.as_deref() == Some(crate::preempt::PREEMPTION_REASON));
     if preempted { PodPhase::Preempted } else { PodPhase::Terminating }
 }
 

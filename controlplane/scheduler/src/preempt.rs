@@ -100,6 +100,12 @@ pub fn preempt<R: Rng + ?Sized>(
     if potential.is_empty() {
         return Err(NoPreemption::NoCandidate(failure));
     }
+    if snapshot.lowest_priority().is_none_or(|lowest| lowest >= pod.priority()) {
+        // Nobody is lower anywhere; no need to go from node to node for that.
+        let nobody = || Refusal::unresolvable(Reason::NoVictims);
+        failure.refusals = potential.into_iter().map(|node| (node, nobody())).collect();
+        return Err(NoPreemption::NoCandidate(failure));
+    }
     let enough = (potential.len() * MIN_CANDIDATES_PERCENTAGE / 100).max(MIN_CANDIDATES).min(potential.len());
     let offset = rng.random_range(0..potential.len());
     let (passed, ahead) = potential.split_at(offset);

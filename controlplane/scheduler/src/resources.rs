@@ -97,11 +97,7 @@ impl Requests {
             defaults.retain(|(name, _)| !exact.0.contains_key(*name));
         }
         let scored = pod_requests(spec, &holdings, &defaults);
-        Self {
-            scored_milli_cpu: scored.get("cpu"),
-            scored_memory: scored.get("memory"),
-            exact: exact.into_resources(),
-        }
+        Self { scored_milli_cpu: scored.get("cpu"), scored_memory: scored.get("memory"), exact: exact.into_resources() }
     }
 }
 

@@ -47,10 +47,11 @@ pub fn schedule<R: Rng + ?Sized>(
         }
     };
     // A pod that made room for itself takes it if it can.
-    if let Some(node) = pod.nominated.as_ref().and_then(|n| snapshot.node(n.as_str())) {
-        if checks.admits(node.name()) && checks.check(node).is_ok() {
-            return Ok(Placement { node: node.name().clone(), evaluated: 1, feasible: 1 });
-        }
+    if let Some(node) = pod.nominated.as_ref().and_then(|n| snapshot.node(n.as_str()))
+        && checks.admits(node.name())
+        && checks.check(node).is_ok()
+    {
+        return Ok(Placement { node: node.name().clone(), evaluated: 1, feasible: 1 });
     }
     let feasible = find_feasible(snapshot, profile, &checks, cursor, &mut diagnosis);
     let evaluated = feasible.len() + diagnosis.refusals.len();

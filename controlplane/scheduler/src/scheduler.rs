@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use jiff::Timestamp;
 use rand::Rng;
 
+use crate::diagnosis::Unschedulable;
 use crate::event::{ClusterEvent, PodFacts};
 use crate::ids::{NodeName, PodRef, Uid};
 use crate::labels::Labels;
@@ -17,7 +18,6 @@ use crate::profile::{Profile, ProfileError};
 use crate::queue::{Queue, QueueLengths};
 use crate::schedule::{Cursor, schedule};
 use crate::snapshot::Snapshot;
-use crate::diagnosis::Unschedulable;
 
 /// Something the scheduler should know.
 #[derive(Debug, Clone)]
@@ -177,8 +177,10 @@ impl<R: Rng> Scheduler<R> {
             }
             Change::BindFailed(_) => {}
             Change::PreemptionFailed(uid) => {
-                self.snapshot.unnominate(&uid);
-                self.queue.wake(&uid, now);
+                if let Some(pod) = self.queue.get(&uid).cloned() {
+                    self.renominate(&pod, None, now);
+                    self.queue.wake(&uid, now);
+                }
             }
         }
     }
@@ -193,9 +195,9 @@ impl<R: Rng> Scheduler<R> {
         };
         match schedule(&self.snapshot, profile, &pod, &mut self.cursor, &mut self.rng) {
             Ok(placement) => {
-                self.snapshot.unnominate(&pod.pod().uid);
-                self.snapshot.place(&pod, &placement.node);
                 let node = placement.node;
+                self.snapshot.place(&pod, &node);
+                self.give_up_nomination(&pod.pod().uid, now);
                 self.tell(&ClusterEvent::PodAdded(PodFacts::from(&*pod)), now);
                 Some(Decision::Bind { pod: pod.pod().clone(), node })
             }
@@ -240,7 +242,7 @@ impl<R: Rng> Scheduler<R> {
     fn pod_on_node(&mut self, pod: &PodInfo, node: &NodeName, now: Timestamp) {
         let uid = &pod.pod().uid;
         self.queue.remove(uid);
-        self.snapshot.unnominate(uid);
+        self.give_up_nomination(uid, now);
         if self.snapshot.node_of(uid) != Some(node) {
             self.leave_node(uid, now);
             self.snapshot.place(pod, node);
@@ -281,8 +283,15 @@ impl<R: Rng> Scheduler<R> {
 
     fn forget_pod(&mut self, uid: &Uid, now: Timestamp) {
         self.queue.remove(uid);
-        self.snapshot.unnominate(uid);
+        self.give_up_nomination(uid, now);
         self.leave_node(uid, now);
+    }
+
+    /// What was reserved for a pod is free again, as if it had left its node.
+    fn give_up_nomination(&mut self, uid: &Uid, now: Timestamp) {
+        if let Some((pod, node)) = self.snapshot.unnominate(uid) {
+            self.tell(&ClusterEvent::PodRemoved { node: &node, pod: PodFacts::from(&*pod) }, now);
+        }
     }
 
     fn leave_node(&mut self, uid: &Uid, now: Timestamp) {
@@ -317,16 +326,20 @@ impl<R: Rng> Scheduler<R> {
     fn nominate(&mut self, pod: &Arc<PodInfo>, node: &NodeName, now: Timestamp) -> Vec<PodRef> {
         let reserved = self.snapshot.nominated_to(node);
         let lower: Vec<Arc<PodInfo>> = reserved.iter().filter(|p| p.priority() < pod.priority()).cloned().collect();
+        // The reservation changes hands first, so that nobody is woken for room that is not there.
+        self.renominate(pod, Some(node.clone()), now);
         for demoted in &lower {
             self.renominate(demoted, None, now);
             self.queue.wake(&demoted.pod().uid, now);
         }
-        self.renominate(pod, Some(node.clone()), now);
         lower.iter().map(|p| p.pod().clone()).collect()
     }
 
     fn renominate(&mut self, pod: &Arc<PodInfo>, node: Option<NodeName>, now: Timestamp) {
-        self.snapshot.unnominate(&pod.pod().uid);
+        match node {
+            Some(_) => drop(self.snapshot.unnominate(&pod.pod().uid)),
+            None => self.give_up_nomination(&pod.pod().uid, now),
+        }
         let mut changed = PodInfo::clone(pod);
         changed.nominated = node.clone();
         let changed = Arc::new(changed);

@@ -59,9 +59,11 @@ impl SpreadConstraint {
             Some("Ignore") => InclusionPolicy::Ignore,
             _ => default,
         };
-        let same = c.match_label_keys.iter().flatten().filter_map(|key| {
-            labels.get(key).map(|v| Requirement::new(key, Operator::In([v.into()].into())))
-        });
+        let same = c
+            .match_label_keys
+            .iter()
+            .flatten()
+            .filter_map(|key| labels.get(key).map(|v| Requirement::new(key, Operator::In([v.into()].into()))));
         Self {
             max_skew: c.max_skew.into(),
             topology_key: c.topology_key.as_str().into(),
@@ -91,7 +93,10 @@ impl SpreadConstraint {
 }
 
 /// Compiles a pod's own constraints.
-pub(crate) fn parse(constraints: Option<&Vec<core::TopologySpreadConstraint>>, labels: &Labels) -> Box<[SpreadConstraint]> {
+pub(crate) fn parse(
+    constraints: Option<&Vec<core::TopologySpreadConstraint>>,
+    labels: &Labels,
+) -> Box<[SpreadConstraint]> {
     constraints.into_iter().flatten().map(|c| SpreadConstraint::parse(c, labels)).collect()
 }
 

@@ -137,7 +137,11 @@ mod tests {
             effect: some(effect),
             toleration_seconds: None,
         });
-        let taint = Taint { key: taint.0.into(), value: taint.1.into(), effect: TaintEffect::parse(taint.2).expect("an effect") };
+        let taint = Taint {
+            key: taint.0.into(),
+            value: taint.1.into(),
+            effect: TaintEffect::parse(taint.2).expect("an effect"),
+        };
         assert_eq!(parsed.is_some_and(|t| t.tolerates(&taint)), expect, "{toleration:?} {taint:?}");
     }
 

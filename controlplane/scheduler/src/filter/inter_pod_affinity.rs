@@ -91,9 +91,9 @@ fn near<'a>(snapshot: &'a Snapshot, pod: &'a PodInfo) -> Vec<Domains<'a>> {
         pod.terms_of(TermRole::Affinity).map(|term| Domains::new(snapshot, term)).collect();
     let Some(first) = near.first() else { return near };
     for group in snapshot.groups_of_term(&first.term.term) {
-        let meets_all = pod.terms_of(TermRole::Affinity).all(|t| {
-            snapshot.namespaces().term_matches(&t.term, group.namespace(), group.labels())
-        });
+        let meets_all = pod
+            .terms_of(TermRole::Affinity)
+            .all(|t| snapshot.namespaces().term_matches(&t.term, group.namespace(), group.labels()));
         if meets_all {
             near.iter_mut().for_each(|domains| domains.occupy(group));
         }
@@ -125,7 +125,8 @@ impl Check for Neighbours<'_> {
         if !self.near_enough(node) {
             return Err(Refusal::unresolvable(Reason::Affinity));
         }
-        let meets = |term: &RoleTerm, other: &PodInfo| Self::has_key(node, term) && speaks_of(self.snapshot, term, other);
+        let meets =
+            |term: &RoleTerm, other: &PodInfo| Self::has_key(node, term) && speaks_of(self.snapshot, term, other);
         let coming = |d: &Domains<'_>| reserved.iter().any(|p| meets(d.term, p));
         if self.apart.iter().any(|d| d.is_occupied(node) || coming(d)) {
             return Err(Refusal::resolvable(Reason::AntiAffinity));
@@ -140,9 +141,8 @@ impl Check for Neighbours<'_> {
 
 fn hint(snapshot: &Snapshot, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
     let wants = |role: TermRole, other: PodFacts<'_>| {
-        pod.terms_of(role).any(|t| {
-            snapshot.namespaces().term_matches(&t.term, &other.placed.pod.namespace, other.labels)
-        })
+        pod.terms_of(role)
+            .any(|t| snapshot.namespaces().term_matches(&t.term, &other.placed.pod.namespace, other.labels))
     };
     let shunned_by = |other: PodFacts<'_>| {
         other.terms.iter().any(|t| t.role == TermRole::AntiAffinity && speaks_of(snapshot, t, pod))

@@ -84,7 +84,9 @@ impl Filter {
                 match (self.prepare)(snapshot, pod) {
                     Prepared::Skip => true,
                     Prepared::Check(check) => check.check(node, &[]).is_ok(),
-                    Prepared::Only(names, check) => names.contains(node.name().as_str()) && check.check(node, &[]).is_ok(),
+                    Prepared::Only(names, check) => {
+                        names.contains(node.name().as_str()) && check.check(node, &[]).is_ok()
+                    }
                     Prepared::Never(_) => false,
                 }
             }

@@ -6,12 +6,8 @@ use crate::event::Events;
 use crate::pod::{HostPort, PodInfo};
 use crate::snapshot::{Node, Snapshot};
 
-pub(super) static FILTER: Filter = Filter {
-    name: "NodePorts",
-    events: Events::NODE_ADDED.or(Events::POD_REMOVED),
-    hint: Hint::NodePasses,
-    prepare,
-};
+pub(super) static FILTER: Filter =
+    Filter { name: "NodePorts", events: Events::NODE_ADDED.or(Events::POD_REMOVED), hint: Hint::NodePasses, prepare };
 
 struct Free<'a>(&'a [HostPort]);
 

@@ -27,9 +27,8 @@ impl Check for Fits<'_> {
         let pods = node.pods().len() + reserved.len() + 1;
         let too_many = i64::try_from(pods).unwrap_or(i64::MAX) > node.info().allowed_pods;
         let (want, offer, used) = (self.0, &node.info().allocatable, node.requested());
-        let reserved_sum = |amount: fn(&Resources) -> i64| -> i64 {
-            reserved.iter().map(|p| amount(&p.placed.requests.exact)).sum()
-        };
+        let reserved_sum =
+            |amount: fn(&Resources) -> i64| -> i64 { reserved.iter().map(|p| amount(&p.placed.requests.exact)).sum() };
         let short = |want: i64, offer: i64, used: i64| want > 0 && want > offer - used;
         let cpu = short(want.milli_cpu, offer.milli_cpu, used.milli_cpu + reserved_sum(|r| r.milli_cpu));
         let memory = short(want.memory, offer.memory, used.memory + reserved_sum(|r| r.memory));

@@ -29,8 +29,7 @@ pub(super) static FILTER: Filter = Filter {
 pub(crate) fn includes(constraint: &SpreadConstraint, pod: &PodInfo, node: &Node) -> bool {
     (constraint.node_affinity == InclusionPolicy::Ignore
         || pod.node_selection.matches(node.name(), &node.info().labels))
-        && (constraint.node_taints == InclusionPolicy::Ignore
-            || tolerates_all(&pod.tolerations, &node.info().taints))
+        && (constraint.node_taints == InclusionPolicy::Ignore || tolerates_all(&pod.tolerations, &node.info().taints))
 }
 
 struct Counted<'a> {
@@ -116,10 +115,10 @@ impl Check for Spread<'_> {
             let Some(domain) = counted.column.of(node.id()) else {
                 return Err(Refusal::unresolvable(Reason::SpreadLabel));
             };
-            let counts = |p: &&&PodInfo| {
-                p.namespace() == self.pod.namespace() && counted.constraint.selector.matches(&p.labels)
-            };
-            let more = if includes(counted.constraint, self.pod, node) { reserved.iter().filter(counts).count() } else { 0 };
+            let counts =
+                |p: &&&PodInfo| p.namespace() == self.pod.namespace() && counted.constraint.selector.matches(&p.labels);
+            let more =
+                if includes(counted.constraint, self.pod, node) { reserved.iter().filter(counts).count() } else { 0 };
             if counted.skew(domain, i64::try_from(more).unwrap_or(i64::MAX)) > counted.constraint.max_skew {
                 return Err(Refusal::resolvable(Reason::Spread));
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use jiff::Timestamp;
 
-use crate::event::ClusterEvent;
+use crate::event::{ClusterEvent, Events};
 use crate::filter::FilterSet;
 use crate::ids::Uid;
 use crate::pod::PodInfo;
@@ -49,7 +49,7 @@ enum Place {
 struct Queued {
     pod: Arc<PodInfo>,
     place: Place,
-    /// Since when it is in the queue, for its turn.
+    /// When it came into the queue or was last tried, for its turn.
     since: Timestamp,
     sequence: u64,
     /// How often it was found not to fit.
@@ -60,6 +60,14 @@ struct Queued {
 }
 
 impl Queued {
+    /// The events that could help it. If nobody in particular refused it (there were no nodes), any could.
+    fn interests(&self) -> Events {
+        if self.rejected_by.is_empty() {
+            return Events::ALL;
+        }
+        self.rejected_by.iter().fold(Events::NONE, |all, (_, filter)| all.or(filter.events))
+    }
+
     fn turn(&self) -> Turn {
         (Reverse(self.pod.priority()), self.since, self.sequence)
     }
@@ -88,6 +96,8 @@ pub struct Queue {
     error_backoff: BTreeSet<(Timestamp, Turn, Uid)>,
     unschedulable: BTreeSet<(Timestamp, Uid)>,
     gated: usize,
+    /// How many unschedulable pods each kind of event could help, so that most events cost nothing.
+    interested: [usize; Events::KINDS],
 }
 
 impl Queue {
@@ -149,16 +159,21 @@ impl Queue {
     /// A pod that was handed out fits nowhere; these filters refused it.
     pub fn rejected(&mut self, uid: &Uid, by: FilterSet, now: Timestamp) {
         let Some(queued) = self.pods.get_mut(uid) else { return };
+        queued.since = now;
         queued.failures = queued.failures.saturating_add(1);
         queued.errors = 0;
         queued.rejected_by = by;
-        let place = Place::Unschedulable { flush: later(now, UNSCHEDULABLE_TIMEOUT), ready: later(now, backoff(queued.failures)) };
+        let place = Place::Unschedulable {
+            flush: later(now, UNSCHEDULABLE_TIMEOUT),
+            ready: later(now, backoff(queued.failures)),
+        };
         self.put(uid, place);
     }
 
     /// Something else went wrong with a pod that was handed out; it is tried again after a back-off.
     pub fn failed(&mut self, uid: &Uid, now: Timestamp) {
         let Some(queued) = self.pods.get_mut(uid) else { return };
+        queued.since = now;
         queued.errors = queued.errors.saturating_add(1);
         let place = Place::ErrorBackoff(later(now, backoff(queued.errors)));
         self.put(uid, place);
@@ -167,8 +182,10 @@ impl Queue {
     /// Wakes the pods that an event may have helped.
     pub fn on_event(&mut self, snapshot: &Snapshot, event: &ClusterEvent<'_>, now: Timestamp) {
         let kinds = event.kinds();
+        if kinds.indexes().all(|kind| self.interested[kind] == 0) {
+            return;
+        }
         let hopeful = |q: &Queued| {
-            // Nobody in particular refused it (there were no nodes): anything may help.
             q.rejected_by.is_empty()
                 || q.rejected_by.iter().any(|(_, f)| f.events.meets(kinds) && f.is_hopeful(snapshot, &q.pod, event))
         };
@@ -233,7 +250,10 @@ impl Queue {
             Place::Active => self.active.remove(&(turn, uid)),
             Place::Backoff(until) => self.backoff.remove(&(until, turn, uid)),
             Place::ErrorBackoff(until) => self.error_backoff.remove(&(until, turn, uid)),
-            Place::Unschedulable { flush, .. } => self.unschedulable.remove(&(flush, uid)),
+            Place::Unschedulable { flush, .. } => {
+                queued.interests().indexes().for_each(|kind| self.interested[kind] -= 1);
+                self.unschedulable.remove(&(flush, uid))
+            }
             Place::Gated => {
                 self.gated -= 1;
                 true
@@ -252,7 +272,10 @@ impl Queue {
             Place::Active => self.active.insert((turn, uid)),
             Place::Backoff(until) => self.backoff.insert((until, turn, uid)),
             Place::ErrorBackoff(until) => self.error_backoff.insert((until, turn, uid)),
-            Place::Unschedulable { flush, .. } => self.unschedulable.insert((flush, uid)),
+            Place::Unschedulable { flush, .. } => {
+                queued.interests().indexes().for_each(|kind| self.interested[kind] += 1);
+                self.unschedulable.insert((flush, uid))
+            }
             Place::Gated => {
                 self.gated += 1;
                 true

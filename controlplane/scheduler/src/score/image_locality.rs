@@ -1,7 +1,7 @@
 //! ImageLocality: nodes that hold the pod's images already are better, the more so the larger the images and the more
 //! nodes hold them (so that not everything lands on the one node that does).
 
-use super::{MAX_SCORE, Score, Scorer};
+use super::{MAX_SCORE, Prepared, Score, Scorer};
 use crate::ids::NodeId;
 use crate::pod::PodInfo;
 use crate::snapshot::{ImageState, Node, Snapshot};
@@ -18,9 +18,10 @@ struct Held<'a> {
     ceiling: i64,
 }
 
-fn prepare<'a>(snapshot: &'a Snapshot, pod: &'a PodInfo, _: &'a [NodeId]) -> Option<Box<dyn Scorer + 'a>> {
+fn prepare<'a>(snapshot: &'a Snapshot, pod: &'a PodInfo, _: &'a [NodeId]) -> Prepared<'a> {
     let nodes = snapshot.len() as f64;
-    let images: Vec<_> = pod.images.iter().filter_map(|name| snapshot.image(name)).map(|i| (i, worth(i, nodes))).collect();
+    let images: Vec<_> =
+        pod.images.iter().filter_map(|name| snapshot.image(name)).map(|i| (i, worth(i, nodes))).collect();
     if images.is_empty() {
         return None;
     }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{MAX_SCORE, Score, Scorer};
+use super::{MAX_SCORE, Prepared, Score, Scorer};
 use crate::affinity::{RoleTerm, TermRole};
 use crate::ids::NodeId;
 use crate::pod::PodInfo;
@@ -23,7 +23,7 @@ struct Sum<'a> {
     by_domain: Vec<i64>,
 }
 
-fn prepare<'a>(snapshot: &'a Snapshot, pod: &'a PodInfo, _: &'a [NodeId]) -> Option<Box<dyn Scorer + 'a>> {
+fn prepare<'a>(snapshot: &'a Snapshot, pod: &'a PodInfo, _: &'a [NodeId]) -> Prepared<'a> {
     let mut all = Attraction(Vec::new());
     for term in &pod.terms {
         if let TermRole::Preference(weight) = term.role {

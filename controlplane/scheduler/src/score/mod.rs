@@ -34,8 +34,11 @@ pub struct Score {
     /// How much it counts by default.
     pub weight: i64,
     /// Prepares it for a pod and the nodes that can take it; none if it cannot tell them apart.
-    pub prepare: for<'a> fn(&'a Snapshot, &'a PodInfo, &'a [NodeId]) -> Option<Box<dyn Scorer + 'a>>,
+    pub prepare: for<'a> fn(&'a Snapshot, &'a PodInfo, &'a [NodeId]) -> Prepared<'a>,
 }
+
+/// A scorer that is ready, or none if it has nothing to say about the pod.
+pub type Prepared<'a> = Option<Box<dyn Scorer + 'a>>;
 
 /// All scorers.
 pub static SCORES: [&Score; 7] = [

@@ -1,6 +1,6 @@
 //! NodeAffinity: the sum of the weights of the preferred terms that a node meets.
 
-use super::{Score, Scorer, scale_to_largest};
+use super::{Prepared, Score, Scorer, scale_to_largest};
 use crate::ids::NodeId;
 use crate::node_selector::PreferredNodes;
 use crate::pod::PodInfo;
@@ -10,7 +10,7 @@ pub(super) static SCORE: Score = Score { name: "NodeAffinity", weight: 2, prepar
 
 struct Preferred<'a>(&'a [PreferredNodes]);
 
-fn prepare<'a>(_: &'a Snapshot, pod: &'a PodInfo, _: &'a [NodeId]) -> Option<Box<dyn Scorer + 'a>> {
+fn prepare<'a>(_: &'a Snapshot, pod: &'a PodInfo, _: &'a [NodeId]) -> Prepared<'a> {
     match &*pod.node_selection.preferred {
         [] => None,
         preferred => Some(Box::new(Preferred(preferred))),

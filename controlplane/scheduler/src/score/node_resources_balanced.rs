@@ -1,7 +1,7 @@
 //! NodeResourcesBalancedAllocation: the closer CPU and memory come to the same share of the node, the better.
 //! Pods that request neither are not scored, or they would all go to one node.
 
-use super::{MAX_SCORE, Score, Scorer};
+use super::{MAX_SCORE, Prepared, Score, Scorer};
 use crate::ids::NodeId;
 use crate::pod::PodInfo;
 use crate::resources::Resources;
@@ -11,7 +11,7 @@ pub(super) static SCORE: Score = Score { name: "NodeResourcesBalancedAllocation"
 
 struct Balanced<'a>(&'a Resources);
 
-fn prepare<'a>(_: &'a Snapshot, pod: &'a PodInfo, _: &'a [NodeId]) -> Option<Box<dyn Scorer + 'a>> {
+fn prepare<'a>(_: &'a Snapshot, pod: &'a PodInfo, _: &'a [NodeId]) -> Prepared<'a> {
     let request = &pod.placed.requests.exact;
     if request.milli_cpu == 0 && request.memory == 0 {
         return None;

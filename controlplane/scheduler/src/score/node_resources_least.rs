@@ -1,6 +1,6 @@
 //! NodeResourcesFit's scoring, LeastAllocated: the more CPU and memory stay free, the better.
 
-use super::{MAX_SCORE, Score, Scorer};
+use super::{MAX_SCORE, Prepared, Score, Scorer};
 use crate::ids::NodeId;
 use crate::pod::PodInfo;
 use crate::resources::Requests;
@@ -10,7 +10,7 @@ pub(super) static SCORE: Score = Score { name: "NodeResourcesFit", weight: 1, pr
 
 struct LeastAllocated<'a>(&'a Requests);
 
-fn prepare<'a>(_: &'a Snapshot, pod: &'a PodInfo, _: &'a [NodeId]) -> Option<Box<dyn Scorer + 'a>> {
+fn prepare<'a>(_: &'a Snapshot, pod: &'a PodInfo, _: &'a [NodeId]) -> Prepared<'a> {
     Some(Box::new(LeastAllocated(&pod.placed.requests)))
 }
 

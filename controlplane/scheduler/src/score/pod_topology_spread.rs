@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{MAX_SCORE, Score, Scorer};
+use super::{MAX_SCORE, Prepared, Score, Scorer};
 use crate::filter::includes;
 use crate::ids::NodeId;
 use crate::labels::LabelQuery;
@@ -39,7 +39,7 @@ struct Spread<'a> {
     keys: Keys,
 }
 
-fn prepare<'a>(snapshot: &'a Snapshot, pod: &'a PodInfo, feasible: &'a [NodeId]) -> Option<Box<dyn Scorer + 'a>> {
+fn prepare<'a>(snapshot: &'a Snapshot, pod: &'a PodInfo, feasible: &'a [NodeId]) -> Prepared<'a> {
     let (soft, keys): (Vec<SpreadConstraint>, Keys) = if pod.spread.is_empty() {
         (pod.default_spread.as_deref().map(|q| spread::defaults(q).into()).unwrap_or_default(), Keys::Any)
     } else {

@@ -1,6 +1,6 @@
 //! TaintToleration: the fewer PreferNoSchedule taints the pod does not tolerate, the better.
 
-use super::{Score, Scorer, scale_reversed};
+use super::{Prepared, Score, Scorer, scale_reversed};
 use crate::ids::NodeId;
 use crate::pod::PodInfo;
 use crate::snapshot::{Node, Snapshot};
@@ -10,7 +10,7 @@ pub(super) static SCORE: Score = Score { name: "TaintToleration", weight: 3, pre
 
 struct Intolerable<'a>(Vec<&'a Toleration>);
 
-fn prepare<'a>(_: &'a Snapshot, pod: &'a PodInfo, _: &'a [NodeId]) -> Option<Box<dyn Scorer + 'a>> {
+fn prepare<'a>(_: &'a Snapshot, pod: &'a PodInfo, _: &'a [NodeId]) -> Prepared<'a> {
     Some(Box::new(Intolerable(pod.tolerations.iter().filter(|t| t.covers_preferences()).collect())))
 }
 

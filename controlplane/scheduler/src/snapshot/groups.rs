@@ -136,6 +136,7 @@ impl Groups {
     }
 
     /// All groups.
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Group> {
         self.slots.iter().flatten()
     }

@@ -36,7 +36,8 @@ impl Images {
     pub(super) fn add(&mut self, node: NodeId, images: &[NodeImage]) {
         for image in images {
             for name in &image.names {
-                let state = self.0.entry_ref(&**name).or_insert_with(|| ImageState { size: image.size, nodes: Vec::new() });
+                let state =
+                    self.0.entry_ref(&**name).or_insert_with(|| ImageState { size: image.size, nodes: Vec::new() });
                 if let Err(at) = state.nodes.binary_search(&node) {
                     state.nodes.insert(at, node);
                 }

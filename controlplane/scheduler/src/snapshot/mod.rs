@@ -5,14 +5,15 @@ mod counts;
 mod groups;
 mod images;
 mod node;
+mod terms;
 #[cfg(test)]
 mod tests;
-mod terms;
 mod topology;
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -73,6 +74,8 @@ pub struct Snapshot {
     topology: Topology,
     images: Images,
     namespaces: Namespaces,
+    /// How many pods with a node have each priority.
+    priorities: BTreeMap<i32, usize>,
     nominated: HashMap<NodeName, Vec<Arc<PodInfo>>>,
     nominated_by_uid: HashMap<Uid, NodeName>,
     /// The order in which nodes are looked at; made when first asked for after a change of nodes.
@@ -142,14 +145,14 @@ impl Snapshot {
     }
 
     /// Gives up a pod's reservation.
-    pub fn unnominate(&mut self, uid: &Uid) {
-        let Some(node) = self.nominated_by_uid.remove(uid) else { return };
-        if let Some(pods) = self.nominated.get_mut(&node) {
-            pods.retain(|p| p.pod().uid != *uid);
-            if pods.is_empty() {
-                self.nominated.remove(&node);
-            }
+    pub fn unnominate(&mut self, uid: &Uid) -> Option<(Arc<PodInfo>, NodeName)> {
+        let node = self.nominated_by_uid.remove(uid)?;
+        let pods = self.nominated.get_mut(&node)?;
+        let pod = pods.iter().position(|p| p.pod().uid == *uid).map(|at| pods.remove(at))?;
+        if pods.is_empty() {
+            self.nominated.remove(&node);
         }
+        Some((pod, node))
     }
 
     /// Notes a namespace's labels. Returns whether they changed.
@@ -179,6 +182,12 @@ impl Snapshot {
         for term in &stored.resident.terms {
             self.terms.leave(term, stored.node);
         }
+        if let Entry::Occupied(mut count) = self.priorities.entry(stored.resident.placed.priority) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         let node = self.nodes[stored.node.index()].as_mut().expect("a pod's node is kept while it has pods");
         node.release(&stored.resident.placed, stored.position);
         let moved = node.pods().get(stored.position).copied();
@@ -205,6 +214,7 @@ impl Snapshot {
             self.pods.push(None);
             PodSlot(u32::try_from(self.pods.len() - 1).expect("fewer than 2^32 pods"))
         });
+        *self.priorities.entry(resident.placed.priority).or_default() += 1;
         let state = self.nodes[node.index()].as_mut().expect("the caller names a filled slot");
         let position = state.hold(&resident.placed, slot);
         self.by_uid.insert(resident.placed.pod.uid.clone(), slot);
@@ -298,6 +308,11 @@ impl Snapshot {
     /// How many pods have a node.
     pub fn placed_pods(&self) -> usize {
         self.by_uid.len()
+    }
+
+    /// The lowest priority of all pods that have a node.
+    pub fn lowest_priority(&self) -> Option<i32> {
+        self.priorities.keys().next().copied()
     }
 
     /// Pods that reserved this node by preemption.

@@ -35,6 +35,12 @@ impl Column {
         self.members.len()
     }
 
+    /// The label value that makes a domain.
+    #[cfg(test)]
+    pub(super) fn value(&self, domain: usize) -> &str {
+        &self.members[domain].0
+    }
+
     fn set(&mut self, node: NodeId, value: Option<&str>) {
         if self.of_node.len() <= node.index() {
             self.of_node.resize(node.index() + 1, NONE);
