@@ -45,6 +45,22 @@ impl Entry {
         Ok(Arc::clone(kept).downcast::<T>().unwrap_or(fresh))
     }
 
+    /// The decoded form as it is remembered, made by `decode` for the first who asks: for readers that know the type
+    /// only at run time.
+    ///
+    /// # Errors
+    /// What `decode` returns; nothing is remembered then.
+    pub fn decoded_any<E>(
+        &self,
+        decode: impl FnOnce(&Bytes) -> Result<Arc<dyn Any + Send + Sync>, E>,
+    ) -> Result<Arc<dyn Any + Send + Sync>, E> {
+        if let Some(known) = self.decoded.get() {
+            return Ok(Arc::clone(known));
+        }
+        let fresh = decode(&self.bytes)?;
+        Ok(Arc::clone(self.decoded.get_or_init(|| fresh)))
+    }
+
     pub(crate) fn new(key: Key, created: Revision, revision: Revision, bytes: Bytes, stamp: Stamp) -> Self {
         Self { key, created, revision, bytes, stamp, decoded: OnceLock::new() }
     }
