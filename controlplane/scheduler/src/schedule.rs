@@ -198,3 +198,54 @@ fn pick_best<R: Rng + ?Sized>(
     }
     feasible[best]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{node, pod, snapshot};
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use serde_json::json;
+
+    #[test]
+    fn every_node_of_a_large_cluster_gets_its_turn() {
+        let nodes = (0..500).map(|i| node(&format!("n{i}"), json!({}))).collect();
+        let snapshot = snapshot(nodes, vec![]);
+        let (mut cursor, mut rng) = (Cursor::default(), StdRng::seed_from_u64(5));
+        let mut starts = std::collections::BTreeSet::new();
+        for _ in 0..500 {
+            starts.insert(cursor.0);
+            let found = schedule(&snapshot, &Profile::default(), &pod("p", json!({})), &mut cursor, &mut rng);
+            let found = found.expect("all nodes are empty");
+            // 50 − 500 / 125 = 46 % of 500.
+            assert_eq!((found.evaluated, found.feasible), (230, 230));
+        }
+        assert!(starts.len() >= 50, "the look begins where the last one ended: {starts:?}");
+    }
+
+    #[test]
+    fn equal_nodes_are_drawn_fairly() {
+        let snapshot = snapshot((0..4).map(|i| node(&format!("n{i}"), json!({}))).collect(), vec![]);
+        let (mut cursor, mut rng) = (Cursor::default(), StdRng::seed_from_u64(5));
+        let mut draws = std::collections::BTreeMap::new();
+        for _ in 0..4000 {
+            let found = schedule(&snapshot, &Profile::default(), &pod("p", json!({})), &mut cursor, &mut rng);
+            *draws.entry(found.expect("all nodes are empty").node).or_insert(0) += 1;
+        }
+        assert!(draws.len() == 4 && draws.values().all(|n| (850..1150).contains(n)), "{draws:?}");
+    }
+
+    #[test]
+    fn the_nominated_node_comes_first() {
+        let busy = pod("q", json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "3"}}}]}}));
+        let snapshot = snapshot(vec![node("a", json!({})), node("b", json!({}))], vec![("a", busy)]);
+        let run = |over| {
+            let mut rng = StdRng::seed_from_u64(5);
+            let found = schedule(&snapshot, &Profile::default(), &pod("p", over), &mut Cursor::default(), &mut rng);
+            found.map(|f| f.node.to_string())
+        };
+        assert_eq!(run(json!({})), Ok("b".to_owned()));
+        assert_eq!(run(json!({"status": {"nominatedNodeName": "a"}})), Ok("a".to_owned()));
+        assert_eq!(run(json!({"status": {"nominatedNodeName": "gone"}})), Ok("b".to_owned()));
+    }
+}

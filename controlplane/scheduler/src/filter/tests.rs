@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::filter::FilterSet;
-use crate::node::NodeInfo;
+use crate::event::{ClusterEvent, PodFacts};
+use crate::filter::{FILTERS, FilterSet};
+use crate::node::{NodeChanges, NodeInfo};
 use crate::pod::PodInfo;
 use crate::schedule::Checks;
 use crate::testing::{app, both, node, node_in, pod, requests, snapshot};
@@ -242,4 +243,56 @@ fn reserved_nodes_count_both_ways() {
     assert!(fits(&pod("p", requests(json!({"cpu": "1"})))));
     let higher = json!({"spec": {"priority": 11}});
     assert!(fits(&pod("p", both(requests(json!({"cpu": "2"})), higher))), "nor reserved against higher priority");
+}
+
+/// Whether a filter sees hope for the pod in an event, with the event's node `a` and its pod already in the snapshot.
+fn hopeful(name: &str, pod: &PodInfo, nodes: Vec<NodeInfo>, event: &ClusterEvent<'_>) -> bool {
+    let row = FILTERS.iter().find(|f| f.name == name).expect("a filter of this name");
+    row.is_hopeful(&snapshot(nodes, vec![]), pod, event)
+}
+
+#[test]
+fn hints() {
+    let (db, web) = (app("db", "db"), app("web", "web"));
+    let a = "a".into();
+    let added = ClusterEvent::PodAdded(PodFacts::from(&db));
+    let removed = ClusterEvent::PodRemoved { node: &a, pod: PodFacts::from(&db) };
+    let other_added = ClusterEvent::PodAdded(PodFacts::from(&web));
+    let other_removed = ClusterEvent::PodRemoved { node: &a, pod: PodFacts::from(&web) };
+    let node_added = ClusterEvent::Node { name: &a, changes: NodeChanges { added: true, ..NodeChanges::default() } };
+    let labels = ClusterEvent::Node { name: &a, changes: NodeChanges { labels: true, ..NodeChanges::default() } };
+    let room = ClusterEvent::Node { name: &a, changes: NodeChanges { allocatable: true, ..NodeChanges::default() } };
+
+    let near = pod("p", affinity("podAffinity", term(ZONE, "db")));
+    let apart = pod("p", affinity("podAntiAffinity", term(ZONE, "db")));
+    let even = spread(json!({"constraint": {"labelSelector": {"matchLabels": {"app": "db"}}}}));
+    let large = pod("p", requests(json!({"cpu": "9"})));
+    let plain = pod("p", json!({}));
+    let hermit = pod("h", affinity("podAntiAffinity", term(ZONE, "web")));
+    let hermit_removed = ClusterEvent::PodRemoved { node: &a, pod: PodFacts::from(&hermit) };
+
+    for (name, pod, event, expect) in [
+        ("InterPodAffinity", &near, &added, true),
+        ("InterPodAffinity", &near, &other_added, false),
+        ("InterPodAffinity", &near, &removed, false),
+        ("InterPodAffinity", &near, &node_added, true),
+        ("InterPodAffinity", &near, &room, false),
+        ("InterPodAffinity", &apart, &removed, true),
+        ("InterPodAffinity", &apart, &other_removed, false),
+        ("InterPodAffinity", &apart, &added, false),
+        ("InterPodAffinity", &web, &hermit_removed, true),
+        ("InterPodAffinity", &plain, &hermit_removed, false),
+        ("PodTopologySpread", &even, &added, true),
+        ("PodTopologySpread", &even, &other_removed, false),
+        ("PodTopologySpread", &even, &labels, true),
+        ("NodeResourcesFit", &plain, &removed, true),
+        ("NodeResourcesFit", &large, &removed, false),
+        ("NodeResourcesFit", &plain, &added, false),
+        ("NodeResourcesFit", &large, &room, false),
+        ("NodeAffinity", &plain, &labels, true),
+        ("TaintToleration", &plain, &labels, false),
+    ] {
+        let got = hopeful(name, pod, vec![node_in("a", "z1")], event);
+        assert_eq!(got, expect, "{name} for {} on {event:?}", pod.pod());
+    }
 }
