@@ -8,6 +8,7 @@ use bytes::Bytes;
 use coracle_api::ApiError;
 use coracle_api::kind::{Kind, Storage};
 use coracle_store::Store;
+use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
@@ -277,7 +278,7 @@ impl ApiServer {
             Verb::Get | Verb::List => Bytes::new(),
             _ => collect(body).await?,
         };
-        let work = handlers::dispatch(&call, verb, body);
+        let work: BoxFuture<'_, _> = Box::pin(handlers::dispatch(&call, verb, body));
         let mut response = tokio::time::timeout(REQUEST_TIMEOUT, work)
             .await
             .unwrap_or_else(|_| Err(ApiError::timeout("request did not complete within the allotted timeout", 1)))

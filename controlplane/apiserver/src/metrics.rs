@@ -48,7 +48,7 @@ struct DurationLabels {
 }
 
 /// Counters of one server.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     durations: Family<DurationLabels, Histogram>,

@@ -258,7 +258,7 @@ fn validate_change(
 ) -> Result<(), ApiError> {
     let mut errors = Errors::new();
     validate_meta(kind, new.meta(), &mut errors);
-    validate_meta_update(new.meta(), old.meta(), &mut errors);
+    validate_meta_update(kind, new.meta(), old.meta(), &mut errors);
     match part {
         Part::Spec => {
             new.validate(&mut errors);

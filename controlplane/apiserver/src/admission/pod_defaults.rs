@@ -2,7 +2,6 @@
 //! `Priority` and `RuntimeClass`.
 
 use coracle_api::ApiError;
-use coracle_api::kind::Object;
 use coracle_store::ListRange;
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod,
@@ -185,7 +184,7 @@ impl Plugin for Priority {
         if class.is_none() && !wanted.is_empty() {
             return Err(review.forbid(&format!("no PriorityClass with name {wanted} was found")));
         }
-        let value = class.as_ref().map_or(0, |c| c.value);
+        let value = class.as_ref().map_or(0, |c| c.value.unwrap_or(0));
         if given.is_some_and(|g| g != value) {
             return Err(review.forbid(&format!(
                 "the integer value of priority ({}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name",

@@ -285,14 +285,14 @@ impl ServiceAddresses {
             return Err(ApiError::invalid("", "Service", review.name, &errors));
         }
         let mut address = IPAddress {
-            spec: Some(IPAddressSpec {
+            spec: IPAddressSpec {
                 parent_ref: ParentReference {
                     group: Some(String::new()),
                     resource: "services".to_owned(),
                     namespace: Some(review.namespace.to_owned()),
                     name: review.name.to_owned(),
                 },
-            }),
+            },
             ..Default::default()
         };
         address.metadata.name = Some(ip.to_string());

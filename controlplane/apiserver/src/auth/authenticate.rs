@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use coracle_api::ApiError;
-use coracle_api::kind::Object as _;
 use coracle_store::Store;
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
-use ring::constant_time;
+use ring::digest;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::auth::token::{BoundTo, Claims, Signer, TokenError};
@@ -78,12 +77,11 @@ impl Authenticator {
         audiences: &[String],
         now: Timestamp,
     ) -> Result<Arc<User>, TokenError> {
-        for fixed in &self.fixed {
-            #[expect(deprecated, reason = "the comparison must take the same time for every wrong token")]
-            let same = constant_time::verify_slices_are_equal(fixed.token.as_bytes(), token.as_bytes()).is_ok();
-            if same {
-                return Ok(Arc::clone(&fixed.user));
-            }
+        // Hashes are compared: how long that takes says nothing of the secret.
+        let hash = |text: &str| digest::digest(&digest::SHA256, text.as_bytes());
+        let shown = hash(token);
+        if let Some(fixed) = self.fixed.iter().find(|fixed| hash(&fixed.token).as_ref() == shown.as_ref()) {
+            return Ok(Arc::clone(&fixed.user));
         }
         let claims = self.signer.verify(token, audiences, now)?;
         self.check_alive(store, &claims)?;

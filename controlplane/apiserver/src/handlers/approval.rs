@@ -31,7 +31,7 @@ pub(crate) async fn patch(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>
 
 async fn approve<F>(call: &Call<'_>, options: &WriteOptions, make: F) -> Result<Response<Body>, ApiError>
 where
-    F: Fn(&Stored) -> Result<Box<dyn Object>, ApiError> + Send,
+    F: Fn(&Stored) -> Result<Box<dyn Object>, ApiError> + Send + Sync,
 {
     let written = writes::update(call, PART, options, |old| {
         let wanted = make(old)?;

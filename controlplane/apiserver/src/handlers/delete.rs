@@ -7,6 +7,7 @@ use bytes::Bytes;
 use coracle_api::ApiError;
 use coracle_api::kind::Object;
 use coracle_store::{Key, Op};
+use futures::future::BoxFuture;
 use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -64,20 +65,8 @@ pub(crate) async fn delete_collection(call: &Call<'_>, body: &[u8]) -> Result<Re
     let options = ListOptions::parse(call.query, false)?;
     let selection = Selection::parse(call)?;
     let page = read::page(call, &options, &selection).await?;
-    let keys = page.entries.iter().map(|e| e.key.clone());
-    futures::stream::iter(keys)
-        .map(|key| {
-            let deletion = &deletion;
-            async move {
-                match remove(call, &key, deletion).await {
-                    Err(error) if error.reason == coracle_api::status::Reason::NotFound => Ok(()),
-                    other => other.map(|_| ()),
-                }
-            }
-        })
-        .buffer_unordered(PARALLEL_DELETIONS)
-        .try_collect::<()>()
-        .await?;
+    let removals: Vec<_> = page.entries.iter().map(|e| remove_if_there(call, e.key.clone(), &deletion)).collect();
+    futures::stream::iter(removals).buffer_unordered(PARALLEL_DELETIONS).try_collect::<()>().await?;
     let meta = ListMeta {
         resource_version: call.api.store.revision().to_string(),
         continue_token: page.meta.continue_token,
@@ -85,6 +74,15 @@ pub(crate) async fn delete_collection(call: &Call<'_>, body: &[u8]) -> Result<Re
     };
     let pieces = render::list(call.kind(), &page.entries, &meta, call.shape, call.now)?;
     Ok(render::json(StatusCode::OK, Body::pieces(pieces)))
+}
+
+fn remove_if_there<'a>(call: &'a Call<'_>, key: Key, deletion: &'a Deletion) -> BoxFuture<'a, Result<(), ApiError>> {
+    Box::pin(async move {
+        match remove(call, &key, deletion).await {
+            Err(error) if error.reason == coracle_api::status::Reason::NotFound => Ok(()),
+            other => other.map(|_| ()),
+        }
+    })
 }
 
 pub(crate) enum Outcome {

@@ -119,7 +119,7 @@ fn unhealthy_may_go(budget: &PodDisruptionBudget) -> bool {
     let policy = budget.spec.as_ref().and_then(|s| s.unhealthy_pod_eviction_policy.as_deref());
     let status = budget.status.as_ref();
     policy == Some("AlwaysAllow")
-        || status.is_some_and(|s| s.current_healthy >= s.desired_healthy && s.desired_healthy > 0)
+        || status.is_some_and(|s| s.current_healthy >= s.desired_healthy && s.desired_healthy.unwrap_or(0) > 0)
 }
 
 /// The budget with one allowance less.
@@ -147,15 +147,15 @@ fn take_one(budget: &PodDisruptionBudget, pod: &Pod, now: Timestamp) -> Result<P
         return Err(error);
     }
     let disrupted = status.disrupted_pods.as_ref().map_or(0, BTreeMap::len);
-    if status.disruptions_allowed <= 0 || disrupted > MAX_DISRUPTED_PODS {
-        let (need, have) = (status.desired_healthy, status.current_healthy);
+    if status.disruptions_allowed.unwrap_or(0) <= 0 || disrupted > MAX_DISRUPTED_PODS {
+        let (need, have) = (status.desired_healthy.unwrap_or(0), status.current_healthy.unwrap_or(0));
         return Err(refuse(&format!(
             "The disruption budget {name} needs {need} healthy pods and has {have} currently"
         )));
     }
     let mut budget = budget.clone();
     let status = budget.status.get_or_insert_default();
-    status.disruptions_allowed -= 1;
+    status.disruptions_allowed = status.disruptions_allowed.map(|n| n - 1);
     let pod_name = pod.metadata.name.clone().unwrap_or_default();
     status.disrupted_pods.get_or_insert_default().insert(pod_name, whole_seconds(now));
     Ok(budget)

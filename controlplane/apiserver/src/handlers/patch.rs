@@ -82,9 +82,9 @@ impl Patch {
     pub(crate) fn apply(&self, kind: &Kind, text: &[u8]) -> Result<Value, ApiError> {
         let target: Value = serde_json::from_slice(text).map_err(|e| ApiError::internal(e.to_string()))?;
         let patched = match self.dialect {
-            Dialect::Json => patch::json_patch(target, &self.value),
-            Dialect::Merge => patch::merge_patch(target, &self.value),
-            Dialect::Strategic => patch::strategic_merge(kind, target, &self.value),
+            Dialect::Json => patch::json_patch(&target, &self.value),
+            Dialect::Merge => patch::merge_patch(&target, &self.value),
+            Dialect::Strategic => patch::strategic_merge(kind, &target, &self.value),
         };
         patched.map_err(ApiError::from)
     }

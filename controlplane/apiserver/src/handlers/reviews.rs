@@ -85,12 +85,13 @@ fn info(user: &User) -> UserInfo {
 }
 
 fn token(call: &Call<'_>, review: &mut TokenReview) -> Result<(), ApiError> {
-    let Some(text) = review.spec.token.as_deref().filter(|t| !t.is_empty()) else {
+    let text = std::mem::take(&mut review.spec.token);
+    if text.is_empty() {
         return Err(ApiError::bad_request("spec.token: Required value: token is required for TokenReview in authentication"));
-    };
+    }
     let authenticator = &call.api.authenticator;
     let audiences = review.spec.audiences.clone().unwrap_or_else(|| authenticator.signer().audiences().to_vec());
-    let status = match authenticator.token(&call.api.store, text, &audiences, call.now) {
+    let status = match authenticator.token(&call.api.store, &text, &audiences, call.now) {
         Ok(user) => TokenReviewStatus {
             authenticated: Some(true),
             user: Some(info(&user)),
@@ -99,9 +100,8 @@ fn token(call: &Call<'_>, review: &mut TokenReview) -> Result<(), ApiError> {
         },
         Err(why) => TokenReviewStatus { error: Some(why.to_string()), user: Some(UserInfo::default()), ..Default::default() },
     };
+    // The token itself does not come back.
     review.status = Some(status);
-    // The token does not come back.
-    review.spec.token = None;
     Ok(())
 }
 

@@ -43,7 +43,7 @@ pub(crate) async fn patch(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>
 
 async fn set<F>(call: &Call<'_>, make: F) -> Result<Response<Body>, ApiError>
 where
-    F: Fn(&Scale) -> Result<Scale, ApiError> + Send,
+    F: Fn(&Scale) -> Result<Scale, ApiError> + Send + Sync,
 {
     let options = WriteOptions::parse(call.query)?;
     let written = writes::update(call, Part::Spec, &options, |old| {

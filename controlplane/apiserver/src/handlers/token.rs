@@ -31,12 +31,16 @@ pub(crate) async fn create(call: &Call<'_>, body: &[u8]) -> Result<Response<Body
     let stored = current(call)?;
     let account = stored.typed::<ServiceAccount>().ok_or_else(ApiError::no_such_path)?;
     let uid = account.metadata.uid.clone().unwrap_or_default();
-    let seconds = request.spec.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
+    let spec = request.spec.get_or_insert_default();
+    let seconds = spec.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
     validate(call, seconds)?;
-    if request.spec.audiences.is_empty() {
-        request.spec.audiences = call.api.authenticator.signer().audiences().to_vec();
+    let audiences = spec.audiences.get_or_insert_default();
+    if audiences.is_empty() {
+        *audiences = call.api.authenticator.signer().audiences().to_vec();
     }
-    let bound = match &request.spec.bound_object_ref {
+    let audiences = audiences.clone();
+    spec.expiration_seconds = Some(seconds);
+    let bound = match &spec.bound_object_ref {
         Some(reference) => Some(bound_to(call, reference)?),
         None => None,
     };
@@ -45,7 +49,7 @@ pub(crate) async fn create(call: &Call<'_>, body: &[u8]) -> Result<Response<Body
         namespace: call.path.namespace.clone(),
         service_account: call.path.name.clone(),
         service_account_uid: uid,
-        audiences: request.spec.audiences.clone(),
+        audiences,
         issued: call.now,
         expires,
         bound,
@@ -55,11 +59,10 @@ pub(crate) async fn create(call: &Call<'_>, body: &[u8]) -> Result<Response<Body
     } else {
         call.api.authenticator.signer().sign(&claims).map_err(|e| ApiError::internal(e.to_string()))?
     };
-    request.spec.expiration_seconds = Some(seconds);
     request.metadata.name = Some(call.path.name.clone());
     request.metadata.namespace = Some(call.path.namespace.clone());
     request.metadata.creation_timestamp = Some(crate::meta::whole_seconds(call.now));
-    request.status = Some(TokenRequestStatus { expiration_timestamp: Time(expires), token });
+    request.status = Some(TokenRequestStatus { expiration_timestamp: Some(Time(expires)), token: Some(token) });
     Ok(render::json(StatusCode::CREATED, Body::full(render::to_bytes(&request)?)))
 }
 
