@@ -2,8 +2,6 @@
 //! own types. Only types that lead to such a field stand here; every other field is replaced if it is a list or a scalar,
 //! and merged if it is a map.
 
-use crate::kind::Kind;
-
 /// What a strategic merge does with a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
@@ -69,12 +67,6 @@ impl Type {
     pub fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.iter().find(|f| f.name == name)
     }
-}
-
-/// The type of a kind's objects.
-#[must_use]
-pub fn type_of(kind: &Kind) -> &'static Type {
-    type_of_named(kind.api_version, kind.kind)
 }
 
 /// The type of the objects of an `apiVersion` and a `kind`; one with nothing but metadata if there is no row for it.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::schema::{Field, Strategy, Type, type_of, type_of_named};
+use super::schema::{Field, Strategy, Type, type_of_named};
 use super::{PatchError, check_depth};
 use crate::kind::Kind;
 
@@ -34,7 +34,7 @@ pub(super) enum Mode {
 /// # Errors
 /// The patch is no object or its directives do not fit.
 pub fn strategic_merge(kind: &Kind, target: &Value, patch: &Value) -> Result<Value, PatchError> {
-    merge_typed(type_of(kind), target, patch)
+    merge_typed(type_of_named(kind.api_version, kind.kind), target, patch)
 }
 
 /// Applies a strategic merge patch to an object of the kind of an `apiVersion` and a `kind`.
