@@ -214,6 +214,9 @@ pub trait Resource:
     /// The rules for a new object, metadata apart.
     fn validate(&self, _errors: &mut Errors) {}
 
+    /// The rules for a new object that a changed one need not keep.
+    fn validate_create(&self, _errors: &mut Errors) {}
+
     /// The rules for a change beside those of [`Resource::validate`]: immutable fields.
     fn validate_update(&self, _old: &Self, _errors: &mut Errors) {}
 
@@ -278,6 +281,8 @@ pub trait Object: Any + Debug + Send + Sync {
     fn spec_changed(&self, old: &dyn Object) -> bool;
     /// [`Resource::validate`].
     fn validate(&self, errors: &mut Errors);
+    /// [`Resource::validate_create`].
+    fn validate_create(&self, errors: &mut Errors);
     /// [`Resource::validate_update`].
     fn validate_update(&self, old: &dyn Object, errors: &mut Errors);
     /// [`Resource::validate_status_update`].
@@ -338,6 +343,9 @@ impl<T: Resource> Object for T {
     }
     fn validate(&self, errors: &mut Errors) {
         Resource::validate(self, errors);
+    }
+    fn validate_create(&self, errors: &mut Errors) {
+        Resource::validate_create(self, errors);
     }
     fn validate_update(&self, old: &dyn Object, errors: &mut Errors) {
         Resource::validate_update(self, same_kind(old), errors);

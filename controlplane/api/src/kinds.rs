@@ -18,6 +18,7 @@ mod endpoint_slice;
 mod endpoints;
 mod event;
 mod event_v1;
+mod fields;
 mod flow_schema;
 mod horizontal_pod_autoscaler;
 mod ingress;
@@ -62,6 +63,7 @@ mod validating_admission_policy_binding;
 mod validating_webhook_configuration;
 mod volume_attachment;
 mod volume_attributes_class;
+mod workload;
 
 use k8s_openapi::api::{
     admissionregistration, apps, authentication, authorization, autoscaling, batch, certificates, coordination, core,

@@ -3,10 +3,12 @@
 
 mod meta;
 mod names;
+mod net;
 mod path;
 
 pub use meta::*;
 pub use names::*;
+pub use net::*;
 pub use path::Path;
 
 use std::fmt::{self, Display, Write as _};

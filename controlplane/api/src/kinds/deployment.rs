@@ -1,18 +1,158 @@
 //! Deployment: pods kept at a number and rolled from one template to the next.
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::meta::spec_and_status;
+use super::fields::{default_to, omit_empty, text};
+use super::meta::{age_cell, name_cell};
+use super::{pod, workload};
 use crate::kind::{Info, Resource, Subresource};
+use crate::table::{Cell, Column};
+use crate::validation::{Errors, IMMUTABLE, Path, json, validate_non_negative};
+
+const WORDS: workload::Words = workload::Words {
+    empty_selector: "empty selector is invalid for deployment",
+    deadline: "activeDeadlineSeconds in ReplicaSet is not Supported",
+};
 
 impl Resource for Deployment {
     const INFO: Info = Info {
         short_names: &["deploy"],
         categories: &["all"],
         subresources: &[Subresource::Status, Subresource::Scale],
+        columns: &[
+            Column::NAME,
+            Column::text("Ready", "Number of the pod with ready state"),
+            Column::text("Up-to-date", "Total number of non-terminating pods targeted by this deployment that have the desired template spec."),
+            Column::text("Available", "Total number of available non-terminating pods (ready for at least minReadySeconds) targeted by this deployment."),
+            Column::AGE,
+            Column::text("Containers", "Names of each container in the template.").wide(),
+            Column::text("Images", "Images referenced by each container in the template.").wide(),
+            Column::text("Selector", "Label selector for pods.").wide(),
+        ],
         has_generation: true,
         ..Info::namespaced("deployments", "deployment")
     };
 
-    spec_and_status!();
+    fn apply_defaults(&mut self) {
+        let spec = self.spec.get_or_insert_default();
+        spec.replicas.get_or_insert(1);
+        let strategy = spec.strategy.get_or_insert_default();
+        default_to(&mut strategy.type_, "RollingUpdate");
+        if text(&strategy.type_) == "RollingUpdate" {
+            let rolling = strategy.rolling_update.get_or_insert_default();
+            rolling.max_unavailable.get_or_insert_with(|| IntOrString::String("25%".to_owned()));
+            rolling.max_surge.get_or_insert_with(|| IntOrString::String("25%".to_owned()));
+        }
+        spec.revision_history_limit.get_or_insert(10);
+        spec.progress_deadline_seconds.get_or_insert(600);
+        omit_empty!(spec.paused, spec.min_ready_seconds);
+        pod::default_template(&mut spec.template);
+    }
+
+    fn prepare_create(&mut self) {
+        self.status = Some(DeploymentStatus::default());
+    }
+
+    fn prepare_update(&mut self, old: &Self) {
+        self.status.clone_from(&old.status);
+    }
+
+    fn prepare_status_update(&mut self, old: &Self) {
+        self.spec.clone_from(&old.spec);
+        self.metadata.labels.clone_from(&old.metadata.labels);
+    }
+
+    fn spec_changed(&self, old: &Self) -> bool {
+        // Annotations are copied to the ReplicaSets, so a change of theirs is one the controller has to observe.
+        self.spec != old.spec || self.metadata.annotations != old.metadata.annotations
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let empty = DeploymentSpec::default();
+        let spec = self.spec.as_ref().unwrap_or(&empty);
+        let at = Path::new("spec");
+        validate_non_negative(spec.replicas.unwrap_or_default(), &at.child("replicas"), errors);
+        workload::validate_selector_and_template(&spec.selector, &spec.template, &WORDS, &at, errors);
+        validate_strategy(spec.strategy.as_ref(), &at.child("strategy"), errors);
+        let min_ready = spec.min_ready_seconds.unwrap_or_default();
+        validate_non_negative(min_ready, &at.child("minReadySeconds"), errors);
+        if let Some(limit) = spec.revision_history_limit {
+            validate_non_negative(limit, &at.child("revisionHistoryLimit"), errors);
+        }
+        if let Some(seconds) = spec.progress_deadline_seconds {
+            let at = at.child("progressDeadlineSeconds");
+            validate_non_negative(seconds, &at, errors);
+            if seconds <= min_ready {
+                errors.invalid(&at, seconds, "must be greater than minReadySeconds");
+            }
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let (Some(spec), Some(old)) = (&self.spec, &old.spec) else { return };
+        if spec.selector != old.selector {
+            let at = Path::new("spec");
+            errors.invalid(&at.child("selector"), json(&spec.selector), IMMUTABLE);
+        }
+    }
+
+    fn validate_status_update(&self, old: &Self, errors: &mut Errors) {
+        let Some(s) = &self.status else { return };
+        let at = Path::new("status");
+        validate_non_negative(s.observed_generation.unwrap_or_default(), &at.child("observedGeneration"), errors);
+        validate_non_negative(s.unavailable_replicas.unwrap_or_default(), &at.child("unavailableReplicas"), errors);
+        let parts = [
+            ("updatedReplicas", s.updated_replicas),
+            ("readyReplicas", s.ready_replicas),
+            ("availableReplicas", s.available_replicas),
+        ];
+        workload::validate_counts(s.replicas.unwrap_or_default(), &parts, &at, errors);
+        let before = old.status.as_ref().and_then(|s| s.collision_count);
+        workload::validate_collisions(s.collision_count, before, errors);
+    }
+
+    fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
+        let (no_spec, no_status) = (DeploymentSpec::default(), DeploymentStatus::default());
+        let spec = self.spec.as_ref().unwrap_or(&no_spec);
+        let status = self.status.as_ref().unwrap_or(&no_status);
+        let ready = status.ready_replicas.unwrap_or_default();
+        vec![
+            name_cell(&self.metadata),
+            format!("{ready}/{}", spec.replicas.unwrap_or_default()).into(),
+            status.updated_replicas.unwrap_or_default().into(),
+            status.available_replicas.unwrap_or_default().into(),
+            age_cell(&self.metadata, now),
+            workload::container_names(&spec.template).into(),
+            workload::container_images(&spec.template).into(),
+            workload::selector_text(Some(&spec.selector)).into(),
+        ]
+    }
+}
+
+fn validate_strategy(strategy: Option<&DeploymentStrategy>, at: &Path<'_>, errors: &mut Errors) {
+    let empty = DeploymentStrategy::default();
+    let strategy = strategy.unwrap_or(&empty);
+    let rolling_at = at.child("rollingUpdate");
+    match (text(&strategy.type_), &strategy.rolling_update) {
+        ("Recreate", Some(_)) => {
+            errors.forbidden(&rolling_at, "may not be specified when strategy `type` is 'Recreate'");
+        }
+        ("Recreate", None) => {}
+        ("RollingUpdate", None) => errors.required(&rolling_at, "this should be defaulted and never be nil"),
+        ("RollingUpdate", Some(rolling)) => {
+            let zero = IntOrString::Int(0);
+            let unavailable = rolling.max_unavailable.as_ref().unwrap_or(&zero);
+            let surge = rolling.max_surge.as_ref().unwrap_or(&zero);
+            let unavailable_at = rolling_at.child("maxUnavailable");
+            workload::validate_int_or_percent(unavailable, &unavailable_at, errors);
+            workload::validate_int_or_percent(surge, &rolling_at.child("maxSurge"), errors);
+            if workload::is_zero(unavailable) && workload::is_zero(surge) {
+                let shown = workload::IntOrPercent(unavailable);
+                errors.invalid(&unavailable_at, shown, "may not be 0 when `maxSurge` is 0");
+            }
+            workload::validate_at_most_100_percent(unavailable, &unavailable_at, errors);
+        }
+        (other, _) => errors.not_supported(at, other, &["Recreate", "RollingUpdate"]),
+    }
 }

@@ -1,9 +1,31 @@
-//! Pod: containers that share one address and life.
+//! Pod: containers that share one address and life. The rules of its spec are those of every template of pods.
 
-use k8s_openapi::api::core::v1::Pod;
+mod containers;
+mod defaults;
+mod env;
+mod resources;
+mod row;
+mod scheduling;
+mod security;
+mod spec;
+#[cfg(test)]
+mod tests;
+mod update;
+mod volumes;
 
-use super::meta::spec_and_status;
+use std::borrow::Cow;
+
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
+
+pub(crate) use containers::{validate_amount, validate_protocol};
+pub(crate) use defaults::default_template;
+pub(crate) use scheduling::validate_effect;
+pub(crate) use spec::validate_template;
+
+use super::fields::{is_true, list, text};
 use crate::kind::{Info, Resource, Subresource};
+use crate::table::Cell;
+use crate::validation::{Errors, Path};
 
 impl Resource for Pod {
     const INFO: Info = Info {
@@ -32,9 +54,98 @@ impl Resource for Pod {
             "status.podIPs",
             "status.nominatedNodeName",
         ],
+        columns: row::COLUMNS,
         has_generation: true,
         ..Info::namespaced("pods", "pod")
     };
 
-    spec_and_status!();
+    fn apply_defaults(&mut self) {
+        defaults::default_pod(self);
+    }
+
+    fn prepare_create(&mut self) {
+        let spec = self.spec.get_or_insert_default();
+        let gated = !list(&spec.scheduling_gates).is_empty();
+        self.status = Some(PodStatus {
+            phase: Some("Pending".to_owned()),
+            qos_class: Some(resources::qos_class(spec).to_owned()),
+            conditions: gated.then(|| {
+                vec![PodCondition {
+                    type_: "PodScheduled".to_owned(),
+                    status: "False".to_owned(),
+                    reason: Some("SchedulingGated".to_owned()),
+                    message: Some("Scheduling is blocked due to non-empty scheduling gates".to_owned()),
+                    ..Default::default()
+                }]
+            }),
+            ..Default::default()
+        });
+        scheduling::merge_label_keys(self);
+    }
+
+    fn prepare_update(&mut self, old: &Self) {
+        self.status.clone_from(&old.status);
+    }
+
+    fn prepare_status_update(&mut self, old: &Self) {
+        self.spec.clone_from(&old.spec);
+        self.metadata.owner_references.clone_from(&old.metadata.owner_references);
+        // A node that does not know the class keeps what was computed when the pod was made.
+        let (Some(status), Some(old)) = (&mut self.status, &old.status) else { return };
+        if status.qos_class.is_none() {
+            status.qos_class.clone_from(&old.qos_class);
+        }
+    }
+
+    fn spec_changed(&self, old: &Self) -> bool {
+        self.spec != old.spec
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let empty = PodSpec::default();
+        let spec = self.spec.as_ref().unwrap_or(&empty);
+        let meta = Path::new("metadata");
+        spec::validate_pod_annotations(&self.metadata, spec, &meta.child("annotations"), errors);
+        spec::validate_pod_spec(spec, &self.metadata, &Path::new("spec"), errors);
+    }
+
+    fn validate_create(&self, errors: &mut Errors) {
+        let Some(spec) = &self.spec else { return };
+        let at = Path::new("spec");
+        if !list(&spec.ephemeral_containers).is_empty() {
+            errors.forbidden(&at.child("ephemeralContainers"), "cannot be set on create");
+        }
+        if !text(&spec.node_name).is_empty() && !list(&spec.scheduling_gates).is_empty() {
+            errors.forbidden(&at.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        update::validate_update(self, old, errors);
+    }
+
+    fn validate_status_update(&self, old: &Self, errors: &mut Errors) {
+        update::validate_status_update(self, old, errors);
+    }
+
+    fn selectable_field(&self, name: &str) -> Cow<'_, str> {
+        let spec = self.spec.as_ref();
+        let status = self.status.as_ref();
+        let value = match name {
+            "spec.nodeName" => spec.map(|s| text(&s.node_name)),
+            "spec.restartPolicy" => spec.map(|s| text(&s.restart_policy)),
+            "spec.schedulerName" => spec.map(|s| text(&s.scheduler_name)),
+            "spec.serviceAccountName" => spec.map(|s| text(&s.service_account_name)),
+            "spec.hostNetwork" => Some(if spec.is_some_and(|s| is_true(s.host_network)) { "true" } else { "false" }),
+            "status.phase" => status.map(|s| text(&s.phase)),
+            "status.podIP" | "status.podIPs" => status.map(|s| text(&s.pod_ip)),
+            "status.nominatedNodeName" => status.map(|s| text(&s.nominated_node_name)),
+            _ => None,
+        };
+        Cow::Borrowed(value.unwrap_or_default())
+    }
+
+    fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
+        row::row(self, now)
+    }
 }

@@ -1,9 +1,20 @@
 //! ReplicaSet: pods of one template kept at a number.
 
-use k8s_openapi::api::apps::v1::ReplicaSet;
+use std::borrow::Cow;
 
-use super::meta::spec_and_status;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec, ReplicaSetStatus};
+
+use super::fields::omit_empty;
+use super::meta::{age_cell, name_cell, spec_and_status};
+use super::{pod, workload};
 use crate::kind::{Info, Resource, Subresource};
+use crate::table::{Cell, Column};
+use crate::validation::{Errors, IMMUTABLE, Path, json, validate_non_negative};
+
+const WORDS: workload::Words = workload::Words {
+    empty_selector: "empty selector is invalid for deployment",
+    deadline: "activeDeadlineSeconds in ReplicaSet is not Supported",
+};
 
 impl Resource for ReplicaSet {
     const INFO: Info = Info {
@@ -11,9 +22,82 @@ impl Resource for ReplicaSet {
         categories: &["all"],
         subresources: &[Subresource::Status, Subresource::Scale],
         selectable_fields: &["status.replicas"],
+        columns: &[
+            Column::NAME,
+            Column::integer("Desired", "Replicas is the number of desired pods."),
+            Column::integer("Current", "Replicas is the most recently observed number of non-terminating pods."),
+            Column::integer("Ready", "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition."),
+            Column::AGE,
+            Column::text("Containers", "Names of each container in the template.").wide(),
+            Column::text("Images", "Images referenced by each container in the template.").wide(),
+            Column::text("Selector", "Selector is a label query over pods that should match the replica count.").wide(),
+        ],
         has_generation: true,
         ..Info::namespaced("replicasets", "replicaset")
     };
 
     spec_and_status!();
+
+    fn apply_defaults(&mut self) {
+        let spec = self.spec.get_or_insert_default();
+        spec.replicas.get_or_insert(1);
+        omit_empty!(spec.min_ready_seconds);
+        pod::default_template(spec.template.get_or_insert_default());
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let empty = ReplicaSetSpec::default();
+        let spec = self.spec.as_ref().unwrap_or(&empty);
+        let at = Path::new("spec");
+        validate_non_negative(spec.replicas.unwrap_or_default(), &at.child("replicas"), errors);
+        validate_non_negative(spec.min_ready_seconds.unwrap_or_default(), &at.child("minReadySeconds"), errors);
+        let empty = Default::default();
+        let template = spec.template.as_ref().unwrap_or(&empty);
+        workload::validate_selector_and_template(&spec.selector, template, &WORDS, &at, errors);
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let (Some(spec), Some(old)) = (&self.spec, &old.spec) else { return };
+        if spec.selector != old.selector {
+            let at = Path::new("spec");
+            errors.invalid(&at.child("selector"), json(&spec.selector), IMMUTABLE);
+        }
+    }
+
+    fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
+        let Some(s) = &self.status else { return };
+        let at = Path::new("status");
+        validate_non_negative(s.observed_generation.unwrap_or_default(), &at.child("observedGeneration"), errors);
+        let parts = [
+            ("fullyLabeledReplicas", s.fully_labeled_replicas),
+            ("readyReplicas", s.ready_replicas),
+            ("availableReplicas", s.available_replicas),
+        ];
+        workload::validate_counts(s.replicas, &parts, &at, errors);
+    }
+
+    fn selectable_field(&self, name: &str) -> Cow<'_, str> {
+        match (name, &self.status) {
+            ("status.replicas", Some(status)) => Cow::Owned(status.replicas.to_string()),
+            _ => Cow::Borrowed(""),
+        }
+    }
+
+    fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
+        let (no_spec, no_status) = (ReplicaSetSpec::default(), ReplicaSetStatus::default());
+        let spec = self.spec.as_ref().unwrap_or(&no_spec);
+        let status = self.status.as_ref().unwrap_or(&no_status);
+        let empty = Default::default();
+        let template = spec.template.as_ref().unwrap_or(&empty);
+        vec![
+            name_cell(&self.metadata),
+            spec.replicas.unwrap_or_default().into(),
+            status.replicas.into(),
+            status.ready_replicas.unwrap_or_default().into(),
+            age_cell(&self.metadata, now),
+            workload::container_names(template).into(),
+            workload::container_images(template).into(),
+            workload::selector_text(Some(&spec.selector)).into(),
+        ]
+    }
 }

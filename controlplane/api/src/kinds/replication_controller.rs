@@ -1,9 +1,16 @@
-//! ReplicationController: the older form of ReplicaSet.
+//! ReplicationController: the older form of ReplicaSet, whose selector is a plain set of labels.
 
-use k8s_openapi::api::core::v1::ReplicationController;
+use std::borrow::Cow;
 
-use super::meta::spec_and_status;
+use k8s_openapi::api::core::v1::{ReplicationController, ReplicationControllerSpec, ReplicationControllerStatus};
+
+use super::fields::omit_empty;
+use super::meta::{age_cell, name_cell, spec_and_status};
+use super::{pod, workload};
 use crate::kind::{Info, Resource, Subresource};
+use crate::selector::Selector;
+use crate::table::{Cell, Column};
+use crate::validation::{Errors, Path, validate_non_negative};
 
 impl Resource for ReplicationController {
     const INFO: Info = Info {
@@ -11,9 +18,94 @@ impl Resource for ReplicationController {
         categories: &["all"],
         subresources: &[Subresource::Status, Subresource::Scale],
         selectable_fields: &["status.replicas"],
+        columns: &[
+            Column::NAME,
+            Column::integer("Desired", "Replicas is the number of desired pods."),
+            Column::integer("Current", "Replicas is the most recently observed number of non-terminating pods."),
+            Column::integer("Ready", "The number of non-terminating pods targeted by this controller with a Ready Condition."),
+            Column::AGE,
+            Column::text("Containers", "Names of each container in the template.").wide(),
+            Column::text("Images", "Images referenced by each container in the template.").wide(),
+            Column::text("Selector", "Selector is a label query over pods that should match the replica count.").wide(),
+        ],
         has_generation: true,
         ..Info::namespaced("replicationcontrollers", "replicationcontroller")
     };
 
     spec_and_status!();
+
+    fn apply_defaults(&mut self) {
+        let spec = self.spec.get_or_insert_default();
+        spec.replicas.get_or_insert(1);
+        omit_empty!(spec.min_ready_seconds);
+        let labels = spec.template.as_ref().and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.clone());
+        if let Some(labels) = labels {
+            if spec.selector.as_ref().is_none_or(|s| s.is_empty()) {
+                spec.selector = Some(labels.clone());
+            }
+            if self.metadata.labels.as_ref().is_none_or(|l| l.is_empty()) {
+                self.metadata.labels = Some(labels);
+            }
+        }
+        if let Some(template) = &mut spec.template {
+            pod::default_template(template);
+        }
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let empty = ReplicationControllerSpec::default();
+        let spec = self.spec.as_ref().unwrap_or(&empty);
+        let at = Path::new("spec");
+        validate_non_negative(spec.min_ready_seconds.unwrap_or_default(), &at.child("minReadySeconds"), errors);
+        let selector = spec.selector.as_ref().map(Selector::from_map).unwrap_or_default();
+        if selector.is_empty() {
+            errors.required(&at.child("selector"), "");
+        }
+        validate_non_negative(spec.replicas.unwrap_or_default(), &at.child("replicas"), errors);
+        let at = at.child("template");
+        let Some(template) = &spec.template else {
+            return errors.required(&at, "");
+        };
+        workload::validate_matches(&selector, template, &at, errors);
+        pod::validate_template(template, &at, errors);
+        let deadline = "activeDeadlineSeconds in ReplicationController is not Supported";
+        workload::validate_runs_forever(template, deadline, &at, errors);
+    }
+
+    fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
+        let Some(s) = &self.status else { return };
+        let at = Path::new("status");
+        validate_non_negative(s.observed_generation.unwrap_or_default(), &at.child("observedGeneration"), errors);
+        let parts = [
+            ("fullyLabeledReplicas", s.fully_labeled_replicas),
+            ("readyReplicas", s.ready_replicas),
+            ("availableReplicas", s.available_replicas),
+        ];
+        workload::validate_counts(s.replicas, &parts, &at, errors);
+    }
+
+    fn selectable_field(&self, name: &str) -> Cow<'_, str> {
+        match (name, &self.status) {
+            ("status.replicas", Some(status)) => Cow::Owned(status.replicas.to_string()),
+            _ => Cow::Borrowed(""),
+        }
+    }
+
+    fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
+        let (no_spec, no_status) = (ReplicationControllerSpec::default(), ReplicationControllerStatus::default());
+        let spec = self.spec.as_ref().unwrap_or(&no_spec);
+        let status = self.status.as_ref().unwrap_or(&no_status);
+        let empty = Default::default();
+        let template = spec.template.as_ref().unwrap_or(&empty);
+        vec![
+            name_cell(&self.metadata),
+            spec.replicas.unwrap_or_default().into(),
+            status.replicas.into(),
+            status.ready_replicas.unwrap_or_default().into(),
+            age_cell(&self.metadata, now),
+            workload::container_names(template).into(),
+            workload::container_images(template).into(),
+            workload::labels_text(spec.selector.as_ref()).into(),
+        ]
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ManagedFieldsEntry, ObjectMeta, OwnerReference, Time};
 
 use super::{Errors, Path, dns1035_label, dns1123_label, dns1123_subdomain, label_value, non_negative, path_segment, qualified_name};
 use crate::kind::{Kind, NameRule, Scope};
@@ -135,6 +135,33 @@ pub fn validate_labels(labels: &BTreeMap<String, String>, at: &Path<'_>, errors:
     for (key, value) in labels {
         errors.invalid_each(at, key, qualified_name(key));
         errors.invalid_each(at, value, label_value(value));
+    }
+}
+
+/// A label selector: its keys, operators and values.
+pub fn validate_label_selector(selector: &LabelSelector, at: &Path<'_>, errors: &mut Errors) {
+    if let Some(labels) = &selector.match_labels {
+        validate_labels(labels, &at.child("matchLabels"), errors);
+    }
+    for (i, e) in selector.match_expressions.iter().flatten().enumerate() {
+        let list = at.child("matchExpressions");
+        let at = list.index(i);
+        let values = e.values.as_deref().unwrap_or_default();
+        match e.operator.as_str() {
+            "In" | "NotIn" if values.is_empty() => {
+                errors.required(&at.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                errors.forbidden(&at.child("values"), detail);
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => errors.invalid(&at.child("operator"), other, "not a valid selector operator"),
+        }
+        errors.invalid_each(&at.child("key"), &e.key, qualified_name(&e.key));
+        for (i, value) in values.iter().enumerate() {
+            errors.invalid_each(&at.child("values").index(i), value, label_value(value));
+        }
     }
 }
 

@@ -118,7 +118,7 @@ fn default_container(container: &mut Container) {
 }
 
 fn default_ephemeral_container(container: &mut EphemeralContainer) {
-    default_common!(container);
+    default_common!(&mut *container);
     omit_empty!(container.target_container_name);
 }
 
