@@ -122,7 +122,7 @@ impl PodMachine {
             State::Ended => (terminated(&slot.last), terminated(&slot.earlier)),
             // Between two runs the last one is still what there is to see.
             _ if slot.last.is_some() => (terminated(&slot.last), terminated(&slot.earlier)),
-            State::Idle if self.stage == Stage::Closed && self.ending.is_some() => (never_ran(), ContainerState::default()),
+            State::Idle if self.ending.is_some() && matches!(self.stage, Stage::Closing | Stage::Closed) => (never_ran(), ContainerState::default()),
             _ => {
                 let has_init = self.slots.iter().any(|slot| slot.role != Role::Main);
                 let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
@@ -133,7 +133,7 @@ impl PodMachine {
 
     fn phase(&self, status: &PodStatus) -> &'static str {
         let policy = self.pod_policy();
-        let over = self.stage == Stage::Closed || (self.stage == Stage::Closing && self.ending.is_some());
+        let over = matches!(self.stage, Stage::Closing | Stage::Closed);
         if over && let Some(ending) = self.ending {
             let mut all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
             let failed = |status: &ContainerStatus| {
