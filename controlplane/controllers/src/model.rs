@@ -199,7 +199,11 @@ impl Model {
         }
         let object = key.0.decode(&serde_json::to_vec(&result).unwrap()).unwrap();
         let deleting = object.meta().is_deleting();
-        let held = object.meta().finalizers.as_ref().is_some_and(|all| !all.is_empty()) || key.0 == Kind::Pod;
+        let held_by_spec = match &object {
+            Object::Namespace(namespace) => namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref()).is_some_and(|all| !all.is_empty()),
+            other => other.kind() == Kind::Pod,
+        };
+        let held = held_by_spec || object.meta().finalizers.as_ref().is_some_and(|all| !all.is_empty());
         self.put(object);
         if deleting && !held {
             self.objects.remove(&key);

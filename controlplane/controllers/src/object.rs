@@ -74,6 +74,14 @@ pub trait Typed:
     fn into_object(self: Arc<Self>) -> Object;
 }
 
+/// Something to do with the type behind a [`Kind`].
+pub trait KindVisitor {
+    /// What comes of it.
+    type Output;
+    /// Does it.
+    fn visit<K: Typed>(self) -> Self::Output;
+}
+
 macro_rules! kinds {
     ($($name:ident $scope:ident;)*) => {
         /// A kind that some controller reads or writes in typed form.
@@ -101,6 +109,11 @@ macro_rules! kinds {
                         scope: Scope::$scope,
                     }),*
                 }
+            }
+
+            /// Calls the visitor with the kind's type.
+            pub fn visit<V: KindVisitor>(self, visitor: V) -> V::Output {
+                match self { $(Kind::$name => visitor.visit::<$name>()),* }
             }
 
             /// Reads the JSON form of an object of this kind.

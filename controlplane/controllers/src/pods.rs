@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde_json::json;
 
 use crate::meta::{MetaExt, controller_reference};
 use crate::object::Typed;
+use crate::plan::Action;
 
 /// The annotation that lets users say which pod goes first (KEP 2255).
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -124,6 +126,34 @@ fn restarts(pod: &Pod) -> i32 {
 /// The node a pod is bound to; empty while it is not.
 pub(crate) fn node_name(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+/// Patches the condition DisruptionTarget into the pod's status, and its phase where one is given (KEP 3329).
+pub(crate) fn disrupt(pod: &Arc<Pod>, reason: &str, message: &str, phase: Option<&str>, now: Timestamp) -> Action {
+    let target = PodCondition {
+        type_: "DisruptionTarget".into(),
+        status: "True".into(),
+        reason: Some(reason.into()),
+        message: Some(message.into()),
+        last_transition_time: Some(Time(now)),
+        observed_generation: pod.metadata.generation,
+        ..PodCondition::default()
+    };
+    let mut status = json!({ "conditions": with_condition(pod, target) });
+    if let Some(phase) = phase {
+        status["phase"] = phase.into();
+    }
+    Action::patch_status(&pod.clone().into_object(), json!({ "status": status }))
+}
+
+/// The pod's conditions with one of them replaced or added: a merge patch carries lists whole.
+pub(crate) fn with_condition(pod: &Pod, new: PodCondition) -> Vec<PodCondition> {
+    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    match conditions.iter_mut().find(|condition| condition.type_ == new.type_) {
+        Some(old) => *old = new,
+        None => conditions.push(new),
+    }
+    conditions
 }
 
 /// A pod made from a template for the object that manages it. `generate_name` ends in a dash.

@@ -58,6 +58,8 @@ pub struct Context<'a> {
 pub enum Watch {
     /// Changes of one kind, and the keys that each touches.
     Objects(Kind, fn(Change<'_>, &dyn Cache) -> Vec<Key>),
+    /// Changes of those objects of a kind that have this name; others of the kind need not be decoded for it.
+    Named(Kind, &'static str, fn(Change<'_>, &dyn Cache) -> Vec<Key>),
     /// Changes of objects that have, or had, owners or finalizers, or were deleted, of every kind.
     Everything(fn(IdentityChange<'_>, &dyn Cache) -> Vec<Key>),
 }
@@ -80,6 +82,18 @@ pub const CONTROLLERS: &[Controller] = &[
     crate::replica_set::CONTROLLER,
     crate::replication_controller::CONTROLLER,
     crate::deployment::CONTROLLER,
+    crate::namespace::CONTROLLER,
+    crate::garbage::CONTROLLER,
+    crate::endpoints::CONTROLLER,
+    crate::endpoint_slice::CONTROLLER,
+    crate::endpoint_mirror::CONTROLLER,
+    crate::service_account::CONTROLLER,
+    crate::root_ca::CONTROLLER,
+    crate::node_lifecycle::CONTROLLER,
+    crate::taint_eviction::CONTROLLER,
+    crate::pod_gc::CONTROLLER,
+    crate::node_ipam::CONTROLLER,
+    crate::event_ttl::CONTROLLER,
 ];
 
 impl Key {
