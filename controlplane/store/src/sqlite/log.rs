@@ -63,6 +63,7 @@ struct Known {
 struct Written {
     rows: usize,
     bytes: usize,
+    superseded: usize,
     collections: Vec<(Collection, Known)>,
     unwritten: HashMap<Key, Option<Revision>>,
     reserved: Option<Revision>,
@@ -150,8 +151,7 @@ impl Log {
         }
         if !decided.changes.is_empty() {
             self.next = decided.next;
-            let superseded = decided.changes.iter().filter(|change| change.event.previous().is_some()).count();
-            self.sweeper.note(now, Revision(self.next.0 - 1), superseded, &self.options);
+            self.sweeper.mark(now, Revision(self.next.0 - 1), &self.options);
             self.mirror.apply(decided.changes, Revision(self.next.0 - 1));
         }
         decided.outcomes
@@ -159,6 +159,7 @@ impl Log {
 
     fn settle(&mut self, written: Written) {
         self.collections.extend(written.collections);
+        self.sweeper.add_superseded(written.superseded);
         for (key, base) in written.unwritten {
             match base {
                 Some(base) => self.unwritten.insert(key, base),
@@ -221,6 +222,7 @@ impl Log {
             rows::insert_state(&self.connection, id, previous, Supersedes::Row(base))?;
             written.unwritten.insert(entry.key.clone(), None);
             written.rows += 1;
+            written.superseded += 1;
         }
         match &change.event {
             WatchEvent::Put { entry, previous: None } => {
@@ -234,6 +236,7 @@ impl Log {
             }
         }
         written.rows += 1;
+        written.superseded += usize::from(change.event.previous().is_some());
         written.bytes += entry.bytes.len();
         Ok(())
     }
@@ -328,6 +331,7 @@ impl Log {
         })?;
         self.stats.volatile_flushed();
         self.wal_pages += 1 + self.unwritten.len() * 2;
+        self.sweeper.add_superseded(self.unwritten.len());
         self.progress.reserved = reserved;
         self.next_at_flush = self.next;
         self.unwritten.clear();

@@ -23,9 +23,17 @@ const MARKS: u32 = 10;
 pub(super) struct Sweeper {
     target: Option<Revision>,
     vacuuming: bool,
-    /// (when, the revision then), oldest first.
-    marks: VecDeque<(Duration, Revision)>,
-    /// Superseded states since the last compaction.
+    /// Oldest first.
+    marks: VecDeque<Mark>,
+    /// Superseded states on disk that no compaction has looked at.
+    superseded: usize,
+}
+
+/// How old history is.
+struct Mark {
+    when: Duration,
+    revision: Revision,
+    /// Superseded states then.
     superseded: usize,
 }
 
@@ -38,15 +46,19 @@ impl Sweeper {
         *self = Self::default();
     }
 
-    /// A commit took place.
-    pub(super) fn note(&mut self, now: Duration, revision: Revision, superseded: usize, options: &Options) {
-        self.superseded += superseded;
+    /// The disk has got states that supersede others.
+    pub(super) fn add_superseded(&mut self, states: usize) {
+        self.superseded += states;
+    }
+
+    /// A commit took place: notes how far history was then.
+    pub(super) fn mark(&mut self, now: Duration, revision: Revision, options: &Options) {
         let Some(keep) = options.keep_history else { return };
-        if self.marks.back().is_none_or(|(last, _)| now >= *last + keep / MARKS) {
-            self.marks.push_back((now, revision));
+        if self.marks.back().is_none_or(|last| now >= last.when + keep / MARKS) {
+            self.marks.push_back(Mark { when: now, revision, superseded: self.superseded });
         }
         // A mark says nothing once its successor is old enough too. This bounds them to `MARKS` and a few.
-        while self.marks.get(1).is_some_and(|(when, _)| *when + keep <= now) {
+        while self.marks.get(1).is_some_and(|next| next.when + keep <= now) {
             self.marks.pop_front();
         }
     }
@@ -57,26 +69,25 @@ impl Sweeper {
         if self.superseded < options.min_superseded {
             return None;
         }
-        self.marks.front().map(|(when, _)| *when + keep)
+        self.marks.front().map(|mark| mark.when + keep)
     }
 
-    /// The newest mark that is old enough.
+    /// The newest revision that is old enough.
     fn aged(&mut self, now: Duration, options: &Options) -> Option<Revision> {
-        let due = self.due(options)?;
-        if now < due {
+        let keep = options.keep_history?;
+        if now < self.due(options)? {
             return None;
         }
-        let keep = options.keep_history?;
         let mut aged = None;
-        while let Some((when, revision)) = self.marks.front() {
-            if *when + keep > now {
-                break;
-            }
-            aged = Some(*revision);
-            self.marks.pop_front();
+        while self.marks.front().is_some_and(|mark| mark.when + keep <= now) {
+            aged = self.marks.pop_front();
         }
-        self.superseded = 0;
-        aged
+        let aged = aged?;
+        self.superseded -= aged.superseded;
+        for mark in &mut self.marks {
+            mark.superseded -= aged.superseded;
+        }
+        Some(aged.revision)
     }
 }
 
