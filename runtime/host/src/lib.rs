@@ -25,6 +25,7 @@ pub use linker::{Program, ProgramKind, ProgramRegistry, program_registry};
 pub use name_lookup::{LookupError, Lookup, Resolver, SystemResolver};
 pub use network::{PodAddresses, PodNetwork, Refused};
 pub use outcome::Outcome;
+pub use request::check_server;
 pub use server::{HttpServer, InstancePolicy, ServerLimits, ServerStats};
 pub use shutdown::ShutdownSignal;
 pub use stdio::{LogSink, StdStream};

@@ -52,6 +52,15 @@ impl Instance {
     }
 }
 
+/// Makes an instance and drops it: fails when none can be made of this program in this container.
+///
+/// # Panics
+/// When the program is not a server.
+pub async fn check_server(program: &Program, config: &GuestConfig) -> Result<(), SetupError> {
+    let instance = Box::pin(Instance::new(program, config));
+    Metered::new(instance, config.cpu.clone()).await.map(|_| ())
+}
+
 async fn instantiate(pre: &ProxyPre<Guest>, store: &mut Store<Guest>) -> wasmtime::Result<Proxy> {
     pre.instantiate_async(store).await
 }

@@ -1,0 +1,316 @@
+//! One run of one container: from its image's component to its exit. One task per container, and one more for a server's
+//! accepting socket; everything else happens inside those.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use coracle_agent_core::workload::{ContainerKey, ContainerSpec, ContainerStats, Report, StartStage, TerminationMessage};
+use coracle_artifact::Digest;
+use coracle_engine::{ComponentDigest, CpuAccount, CpuQuota, MemoryBudget, Shared};
+use coracle_host::{
+    GuestConfig, HttpServer, LogSink, Outcome, PodNetwork, Program, ProgramKind, ServerLimits, SetupError,
+    ShutdownSignal, StdStream, check_server, start_command,
+};
+use jiff::Timestamp;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{exit::End, log::CriLog, mounts::Mounts, spec, workload::Services};
+
+/// What a running container is asked from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// Run on.
+    Run,
+    /// End by yourself before this instant.
+    EndBefore(Instant),
+    /// End now.
+    EndNow,
+}
+
+/// A container as the pod's table holds it.
+pub(crate) struct Container {
+    wish: watch::Sender<Wish>,
+    done: watch::Sender<bool>,
+    cpu: Arc<CpuAccount>,
+    memory: Arc<MemoryBudget>,
+    pub(crate) image: Digest,
+}
+
+impl Container {
+    pub(crate) fn new(services: &Services, spec: &ContainerSpec, image: Digest) -> Arc<Self> {
+        let limit = spec.resources.memory_limit_bytes.and_then(|bytes| u64::try_from(bytes).ok());
+        let quota = spec.resources.cpu_limit_milli.and_then(|milli| u64::try_from(milli).ok());
+        Arc::new(Self {
+            wish: watch::Sender::new(Wish::Run),
+            done: watch::Sender::new(false),
+            cpu: services.programs.engines().cpu_account(quota.map(CpuQuota::from_milli)),
+            memory: MemoryBudget::new(limit),
+            image,
+        })
+    }
+
+    /// Asks it to end within `grace`; an earlier end asked before stands.
+    pub(crate) fn stop(&self, grace: Duration) {
+        let wish = if grace.is_zero() { Wish::EndNow } else { Wish::EndBefore(Instant::now() + grace) };
+        self.wish.send_if_modified(|current| {
+            let sooner = match (&*current, &wish) {
+                (Wish::EndNow, _) => false,
+                (Wish::EndBefore(before), Wish::EndBefore(now)) => now < before,
+                _ => true,
+            };
+            if sooner {
+                *current = wish;
+            }
+            sooner
+        });
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_done(&self) -> bool {
+        *self.done.borrow()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut done = self.done.subscribe();
+        async move {
+            // The sender lives as long as the container's task.
+            let _ = done.wait_for(|done| *done).await;
+        }
+    }
+
+    pub(crate) fn stats(&self) -> ContainerStats {
+        ContainerStats {
+            cpu_nanoseconds: self.cpu.used_nanos(),
+            memory_working_set_bytes: self.memory.used_bytes(),
+        }
+    }
+}
+
+/// A start that did not come to running.
+struct NotStarted {
+    stage: StartStage,
+    message: String,
+}
+
+impl NotStarted {
+    fn create(message: impl ToString) -> Self {
+        Self { stage: StartStage::Create, message: message.to_string() }
+    }
+
+    fn start(message: impl ToString) -> Self {
+        Self { stage: StartStage::Start, message: message.to_string() }
+    }
+}
+
+/// A container that is about to run.
+struct Prepared {
+    program: Arc<Shared<Program>>,
+    config: GuestConfig,
+    log: Arc<CriLog>,
+    mounts: Mounts,
+}
+
+/// One run. Dropped when it has ended.
+pub(crate) struct Run {
+    pub(crate) services: Arc<Services>,
+    pub(crate) container: Arc<Container>,
+    pub(crate) network: Arc<PodNetwork>,
+    pub(crate) hostname: String,
+    pub(crate) spec: ContainerSpec,
+}
+
+impl Run {
+    /// Runs the container to its end; every step is reported.
+    pub(crate) async fn run(self) {
+        let key = self.spec.key.clone();
+        let (services, container) = (self.services.clone(), self.container.clone());
+        let report = self.run_reported(&key).await;
+        container.done.send_replace(true);
+        services.reporter.send(report);
+    }
+
+    async fn run_reported(self, key: &ContainerKey) -> Report {
+        let failed = |failure: NotStarted| Report::StartFailed {
+            key: key.clone(),
+            stage: failure.stage,
+            message: failure.message,
+            at: Timestamp::now(),
+        };
+        let prepared = match self.prepare().await {
+            Ok(prepared) => prepared,
+            Err(failure) => return failed(failure),
+        };
+        self.services.reporter.send(Report::Created { key: key.clone(), id: container_id(key) });
+        let program = prepared.program.current();
+        match program.kind() {
+            ProgramKind::Command => self.command(key, &program, prepared).await.unwrap_or_else(failed),
+            ProgramKind::Http => self.server(key, prepared).await.unwrap_or_else(failed),
+        }
+    }
+
+    /// Loads the component and prepares what it is to see.
+    async fn prepare(&self) -> Result<Prepared, NotStarted> {
+        let image = self.services.images.get(self.container.image.as_str()).ok_or_else(|| {
+            NotStarted::create(format!("failed to get image {:?}: not found", self.spec.image))
+        })?;
+        self.services.images.note_use(&image.id);
+        let digest = ComponentDigest::parse(image.component.as_str())
+            .ok_or_else(|| NotStarted::create("the image has no valid digest"))?;
+        let path = self.services.images.component_path(&image);
+        let program = self.services.programs.load(&digest, &path).await.map_err(NotStarted::create)?;
+        let staging = self.services.staging.join(container_id(&self.spec.key).trim_start_matches("wasm://"));
+        let mounts = Mounts::prepare(&self.spec.mounts, &self.spec.termination_message, &staging)
+            .map_err(NotStarted::create)?;
+        let log = CriLog::create(&self.spec.log_path, self.services.log_limits).map_err(|error| {
+            NotStarted::create(format!("cannot make the log {}: {error}", self.spec.log_path.display()))
+        })?;
+        let log = Arc::new(log);
+        let config = GuestConfig {
+            args: spec::args(&self.spec),
+            env: spec::env(&self.spec, &self.hostname),
+            working_dir: self.spec.working_dir.clone(),
+            directories: mounts.directories.clone(),
+            log: log.clone(),
+            network: self.network.clone(),
+            memory: self.container.memory.clone(),
+            cpu: self.container.cpu.clone(),
+            http: self.services.http.clone(),
+            shutdown: ShutdownSignal::new(),
+        };
+        Ok(Prepared { program, config, log, mounts })
+    }
+
+    /// Runs a command to its end.
+    async fn command(self, key: &ContainerKey, program: &Program, prepared: Prepared) -> Result<Report, NotStarted> {
+        let Prepared { program: _shared, config, log, mounts: _mounts } = prepared;
+        let shutdown = config.shutdown.clone();
+        let running = start_command(program, config).await;
+        let started_at = self.started(key, running.as_ref().err())?;
+        let end = match running {
+            Err(error) => End::Outcome(end_of(error)),
+            Ok(running) => {
+                let mut wish = self.container.wish.subscribe();
+                let stop = async {
+                    if asked(&mut wish).await == Wish::EndNow {
+                        return End::Killed;
+                    }
+                    if !program.handles_shutdown() {
+                        return End::Terminated;
+                    }
+                    shutdown.request();
+                    deadline(wish).await;
+                    End::Killed
+                };
+                tokio::select! {
+                    outcome = running.run() => End::Outcome(outcome),
+                    end = stop => end,
+                }
+            }
+        };
+        Ok(exited(key, &end, started_at, &log, &self.spec.termination_message))
+    }
+
+    /// Serves requests until it is asked to end.
+    async fn server(self, key: &ContainerKey, prepared: Prepared) -> Result<Report, NotStarted> {
+        let Prepared { program, config, log, mounts: _mounts } = prepared;
+        let port = spec::port(&self.spec).map_err(NotStarted::create)?;
+        let policy = spec::instances(&self.spec).map_err(NotStarted::create)?;
+        let shutdown = config.shutdown.clone();
+        let checked = check_server(&program.current(), &config).await;
+        let server = match checked {
+            Err(error) => {
+                let started_at = self.started(key, Some(&error))?;
+                let end = End::Outcome(end_of(error));
+                return Ok(exited(key, &end, started_at, &log, &self.spec.termination_message));
+            }
+            Ok(()) => HttpServer::start(&self.services.runtime, program, config, port, policy, ServerLimits::default()),
+        };
+        let server = server.map_err(NotStarted::start)?;
+        let started_at = self.started(key, None)?;
+        let mut wish = self.container.wish.subscribe();
+        let mut end = End::Killed;
+        if asked(&mut wish).await != Wish::EndNow {
+            shutdown.request();
+            server.drain();
+            tokio::select! {
+                () = server.ended() => end = End::Terminated,
+                () = deadline(wish) => {}
+            }
+        }
+        server.kill();
+        server.ended().await;
+        Ok(exited(key, &end, started_at, &log, &self.spec.termination_message))
+    }
+
+    /// Reports that it runs, which a container that ran out of memory at once did too.
+    fn started(&self, key: &ContainerKey, error: Option<&SetupError>) -> Result<Timestamp, NotStarted> {
+        if let Some(error) = error
+            && error.outcome().is_none()
+        {
+            return Err(NotStarted::start(error));
+        }
+        let at = Timestamp::now();
+        self.services.reporter.send(Report::Started { key: key.clone(), at });
+        Ok(at)
+    }
+}
+
+/// How a container ended that could not be set up.
+fn end_of(error: SetupError) -> Outcome {
+    error.outcome().unwrap_or_else(|| Outcome::Trapped { message: error.to_string() })
+}
+
+/// Waits until the container is asked to end.
+async fn asked(wish: &mut watch::Receiver<Wish>) -> Wish {
+    match wish.wait_for(|wish| *wish != Wish::Run).await {
+        Ok(wish) => *wish,
+        // Nobody is left to ask.
+        Err(_) => Wish::EndNow,
+    }
+}
+
+/// Waits until the last moment that was granted, which may be moved forward meanwhile.
+async fn deadline(mut wish: watch::Receiver<Wish>) {
+    loop {
+        let current = *wish.borrow_and_update();
+        match current {
+            Wish::Run => {}
+            Wish::EndNow => return,
+            Wish::EndBefore(instant) => {
+                let changed = pin!(wish.changed());
+                tokio::select! {
+                    () = tokio::time::sleep_until(instant) => return,
+                    _ = changed => continue,
+                }
+            }
+        }
+        if wish.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn exited(
+    key: &ContainerKey,
+    end: &End,
+    started_at: Timestamp,
+    log: &CriLog,
+    message: &TerminationMessage,
+) -> Report {
+    if let Some(words) = end.last_words() {
+        log.write(StdStream::Stderr, words.as_bytes());
+    }
+    log.close();
+    Report::Exited { key: key.clone(), exit: end.exit(started_at, log, message) }
+}
+
+/// The id of a run: stable, and as long as other runtimes' ids.
+fn container_id(key: &ContainerKey) -> String {
+    let digest = Digest::of(key.to_string().as_bytes());
+    format!("wasm://{}", digest.hex())
+}
