@@ -1,6 +1,6 @@
 //! Why a pod fits nowhere: a typed reason per node, and Kubernetes' own words for them (`FitError`).
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fmt;
 
 use smallvec::SmallVec;
@@ -37,7 +37,7 @@ pub enum Reason {
     TooManyPods,
     /// The node has too little of a resource free.
     #[error("Insufficient {0}")]
-    Insufficient(Box<str>),
+    Insufficient(Cow<'static, str>),
     /// Spread constraints would be broken.
     #[error("node(s) didn't match pod topology spread constraints")]
     Spread,
@@ -123,13 +123,16 @@ impl Unschedulable {
     }
 
     fn histogram(&self) -> Vec<String> {
-        let mut counts: BTreeMap<&Reason, usize> = BTreeMap::new();
-        for reason in self.refusals.iter().flat_map(|(_, r)| &r.reasons) {
-            *counts.entry(reason).or_default() += 1;
-        }
+        // There are thousands of refusals and a handful of reasons, so a short list beats a map.
+        let mut counts: Vec<(&Reason, usize)> = Vec::new();
+        let mut add = |reason, n| match counts.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += n,
+            None => counts.push((reason, n)),
+        };
+        self.refusals.iter().flat_map(|(_, r)| &r.reasons).for_each(|reason| add(reason, 1));
         let unexamined = self.nodes.saturating_sub(self.refusals.len());
         if let Some(reason) = self.unexamined.as_ref().filter(|_| unexamined > 0) {
-            *counts.entry(reason).or_default() += unexamined;
+            add(reason, unexamined);
         }
         // Sorted as text, numbers too, as upstream does: clients see the same order.
         let mut lines: Vec<String> = counts.iter().map(|(reason, n)| format!("{n} {reason}")).collect();

@@ -1,5 +1,7 @@
 //! NodeResourcesFit: the node must have free what the pod requests, and room for one pod more.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 use super::{Check, Filter, Hint, Prepared};
@@ -47,14 +49,14 @@ impl Check for Fits<'_> {
             (scratch, "ephemeral-storage", want.ephemeral_storage, offer.ephemeral_storage),
         ] {
             if is_short {
-                lacks(&mut refusal, name, want > offer);
+                lacks(&mut refusal, Cow::Borrowed(name), want > offer);
             }
         }
         for (name, want) in &want.extended {
             let reserved: i64 = reserved.iter().map(|p| p.placed.requests.exact.extended(name)).sum();
             let offer = offer.extended(name);
             if short(*want, offer, used.extended(name) + reserved) {
-                lacks(&mut refusal, name, *want > offer);
+                lacks(&mut refusal, Cow::Owned(name.to_string()), *want > offer);
             }
         }
         if refusal.reasons.is_empty() { Ok(()) } else { Err(refusal) }
@@ -62,8 +64,8 @@ impl Check for Fits<'_> {
 }
 
 /// Notes a shortage; on a node that could not serve the pod even if it were empty, evicting pods is of no use.
-fn lacks(refusal: &mut Refusal, name: &str, beyond_the_node: bool) {
-    refusal.reasons.push(Reason::Insufficient(name.into()));
+fn lacks(refusal: &mut Refusal, name: Cow<'static, str>, beyond_the_node: bool) {
+    refusal.reasons.push(Reason::Insufficient(name));
     if beyond_the_node {
         refusal.remedy = Remedy::None;
     }
