@@ -1,0 +1,191 @@
+//! Indexes over the store's mirror: who owns what, which labels are where, which pods are on a node, what changed when. They
+//! hold names, never objects: an object is read from the mirror when it is asked for.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use coracle_api::selector::{Requirement, Selector};
+use coracle_controllers::{Identity, Kind, Object, Resource};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// The number of a collection in the catalog.
+pub(crate) type RowNumber = usize;
+/// `namespace/name`, or `name` for the cluster's objects: what the store calls them.
+pub(crate) type Name = Arc<str>;
+
+/// Kinds that are found by label.
+const LABELLED: [Kind; 3] = [Kind::Pod, Kind::ReplicaSet, Kind::EndpointSlice];
+/// Kinds whose times of change are kept.
+const TIMED: [Kind; 2] = [Kind::Node, Kind::Lease];
+/// Finalizers that the garbage collector serves.
+const COLLECTED: [&str; 2] = ["foregroundDeletion", "orphan"];
+
+/// The indexes.
+pub(crate) struct Index {
+    owned: HashMap<Arc<str>, BTreeSet<(RowNumber, Name)>>,
+    identities: HashMap<Arc<str>, (RowNumber, Name)>,
+    labels: HashMap<(Kind, Arc<str>), HashMap<(Arc<str>, Arc<str>), BTreeSet<Name>>>,
+    nodes: HashMap<Arc<str>, BTreeSet<Name>>,
+    changed: HashMap<(Kind, Name), Timestamp>,
+    started: Timestamp,
+}
+
+impl Index {
+    /// Empty indexes; times of change that are not known count from `started`.
+    pub(crate) fn new(started: Timestamp) -> Self {
+        Self {
+            owned: HashMap::new(),
+            identities: HashMap::new(),
+            labels: HashMap::new(),
+            nodes: HashMap::new(),
+            changed: HashMap::new(),
+            started,
+        }
+    }
+
+    /// Takes in what an object's metadata says now instead of before.
+    pub(crate) fn apply_meta(&mut self, row: RowNumber, name: &Name, old: Option<&ObjectMeta>, new: Option<&ObjectMeta>) {
+        if let Some(old) = old {
+            for owner in old.owner_references.iter().flatten() {
+                if let Some(set) = self.owned.get_mut(owner.uid.as_str()) {
+                    set.remove(&(row, Arc::clone(name)));
+                    if set.is_empty() {
+                        self.owned.remove(owner.uid.as_str());
+                    }
+                }
+            }
+            self.identities.remove(old.uid.as_deref().unwrap_or_default());
+        }
+        if let Some(new) = new {
+            for owner in new.owner_references.iter().flatten() {
+                self.owned.entry(owner.uid.as_str().into()).or_default().insert((row, Arc::clone(name)));
+            }
+            if is_collected(new) {
+                let uid = new.uid.as_deref().unwrap_or_default();
+                self.identities.insert(uid.into(), (row, Arc::clone(name)));
+            }
+        }
+    }
+
+    /// Takes in a typed object's labels and its node.
+    pub(crate) fn apply_object(&mut self, name: &Name, old: Option<&Object>, new: Option<&Object>) {
+        let Some(kind) = old.or(new).map(Object::kind) else { return };
+        if LABELLED.contains(&kind) && old.map(labels_of) != new.map(labels_of) {
+            self.relabel(kind, name, old, new);
+        }
+        let (before, after) = (old.and_then(node_of), new.and_then(node_of));
+        if before != after {
+            if let Some(set) = before.and_then(|node| self.nodes.get_mut(node)) {
+                set.remove(name);
+            }
+            if let Some(node) = after {
+                self.nodes.entry(node.into()).or_default().insert(Arc::clone(name));
+            }
+        }
+    }
+
+    /// Notes when an object changed.
+    pub(crate) fn touch(&mut self, kind: Kind, name: &Name, now: Timestamp) {
+        if TIMED.contains(&kind) {
+            self.changed.insert((kind, Arc::clone(name)), now);
+        }
+    }
+
+    fn relabel(&mut self, kind: Kind, name: &Name, old: Option<&Object>, new: Option<&Object>) {
+        let namespace: Arc<str> = name.split_once('/').map_or("", |(namespace, _)| namespace).into();
+        let table = self.labels.entry((kind, Arc::clone(&namespace))).or_default();
+        for (key, value) in old.into_iter().flat_map(labels_of).flatten() {
+            let pair: (Arc<str>, Arc<str>) = (key.as_str().into(), value.as_str().into());
+            if let Some(set) = table.get_mut(&pair) {
+                set.remove(name);
+                if set.is_empty() {
+                    table.remove(&pair);
+                }
+            }
+        }
+        for (key, value) in new.into_iter().flat_map(labels_of).flatten() {
+            table.entry((key.as_str().into(), value.as_str().into())).or_default().insert(Arc::clone(name));
+        }
+        if table.is_empty() {
+            self.labels.remove(&(kind, namespace));
+        }
+    }
+
+    /// The objects that name `uid` as an owner.
+    pub(crate) fn owned(&self, uid: &str) -> impl Iterator<Item = &(RowNumber, Name)> {
+        self.owned.get(uid).into_iter().flatten()
+    }
+
+    /// Where the object with this uid is, if the garbage collector may have to look at it.
+    pub(crate) fn identity(&self, uid: &str) -> Option<&(RowNumber, Name)> {
+        self.identities.get(uid)
+    }
+
+    /// A superset of the objects that match, or nothing if no index narrows them down.
+    pub(crate) fn candidates(&self, kind: Kind, namespace: &str, selector: &Selector) -> Option<Vec<Name>> {
+        if !LABELLED.contains(&kind) {
+            return None;
+        }
+        let pairs: Vec<(Arc<str>, Arc<str>)> = selector.requirements().iter().filter_map(equality).collect();
+        if pairs.is_empty() {
+            return None;
+        }
+        let Some(table) = self.labels.get(&(kind, namespace.into())) else { return Some(Vec::new()) };
+        let sets: Option<Vec<&BTreeSet<Name>>> = pairs.iter().map(|pair| table.get(pair)).collect();
+        let smallest = sets.and_then(|sets| sets.into_iter().min_by_key(|set| set.len()));
+        Some(smallest.map(|set| set.iter().cloned().collect()).unwrap_or_default())
+    }
+
+    /// The pods on a node.
+    pub(crate) fn on_node(&self, node: &str) -> impl Iterator<Item = &Name> {
+        self.nodes.get(node).into_iter().flatten()
+    }
+
+    /// When an object was last seen to change.
+    pub(crate) fn changed_at(&self, kind: Kind, name: &str) -> Timestamp {
+        self.changed.get(&(kind, name.into())).copied().unwrap_or(self.started)
+    }
+}
+
+/// The label and the value that a requirement asks for, if it asks for exactly one.
+fn equality(requirement: &Requirement) -> Option<(Arc<str>, Arc<str>)> {
+    match requirement {
+        Requirement::In(key, values) if values.len() == 1 => {
+            values.iter().next().map(|value| (key.as_str().into(), value.as_str().into()))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the garbage collector may have to look at an object with this metadata.
+pub(crate) fn is_collected(meta: &ObjectMeta) -> bool {
+    let owned = meta.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
+    owned || meta.finalizers.iter().flatten().any(|finalizer| COLLECTED.contains(&finalizer.as_str()))
+}
+
+fn labels_of(object: &Object) -> Option<&std::collections::BTreeMap<String, String>> {
+    object.meta().labels.as_ref()
+}
+
+fn node_of(object: &Object) -> Option<&str> {
+    match object {
+        Object::Pod(pod) => pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty()),
+        _ => None,
+    }
+}
+
+/// What is known of an object whatever its kind.
+pub(crate) fn identity_of(resource: &Arc<Resource>, meta: &ObjectMeta) -> Identity {
+    Identity {
+        resource: Arc::clone(resource),
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+        deletion_timestamp: meta.deletion_timestamp.as_ref().map(|time| time.0),
+        deletion_grace_period_seconds: meta.deletion_grace_period_seconds,
+        finalizers: meta.finalizers.clone().unwrap_or_default(),
+        owners: meta.owner_references.clone().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,109 @@
+//! The HTTP request that carries an action out.
+
+use coracle_controllers::{Action, Object, Subresource, Target};
+use http::{Method, Request};
+use serde_json::json;
+
+/// Who the API server notes as the writer of the fields.
+const FIELD_MANAGER: &str = "fieldManager=kube-controller-manager";
+
+/// The request for an action; `None` for one that writes nothing.
+pub(crate) fn of(action: &Action) -> Option<Request<Vec<u8>>> {
+    let (method, path, content_type, body) = match action {
+        Action::Create(object) => {
+            let target = Target::of(object);
+            (Method::POST, target.resource.collection_path(&target.namespace), "application/json", encode(object)?)
+        }
+        Action::Update(object) => (Method::PUT, Target::of(object).path(), "application/json", encode(object)?),
+        Action::UpdateStatus(object) => {
+            (Method::PUT, format!("{}/status", Target::of(object).path()), "application/json", encode(object)?)
+        }
+        Action::Finalize(object) => {
+            (Method::PUT, format!("{}/finalize", Target::of(object).path()), "application/json", encode(object)?)
+        }
+        Action::Patch { target, subresource, patch } => {
+            let suffix = match subresource {
+                Some(Subresource::Status) => "/status",
+                None => "",
+            };
+            (Method::PATCH, format!("{}{suffix}", target.path()), "application/merge-patch+json", patch.to_string().into_bytes())
+        }
+        Action::Delete { target, preconditions, propagation, grace_period_seconds } => {
+            let mut options = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {} });
+            if let Some(uid) = &preconditions.uid {
+                options["preconditions"]["uid"] = uid.as_str().into();
+            }
+            if let Some(version) = &preconditions.resource_version {
+                options["preconditions"]["resourceVersion"] = version.as_str().into();
+            }
+            if let Some(propagation) = propagation {
+                options["propagationPolicy"] = propagation.as_str().into();
+            }
+            if let Some(seconds) = grace_period_seconds {
+                options["gracePeriodSeconds"] = (*seconds).into();
+            }
+            return build(Method::DELETE, target.path(), "application/json", options.to_string().into_bytes());
+        }
+        Action::Tell(_) => return None,
+    };
+    build(method, format!("{path}?{FIELD_MANAGER}"), content_type, body)
+}
+
+/// A request with a body.
+pub(crate) fn build(method: Method, uri: String, content_type: &str, body: Vec<u8>) -> Option<Request<Vec<u8>>> {
+    let built = Request::builder().method(method).uri(&uri).header(http::header::CONTENT_TYPE, content_type).body(body);
+    built.inspect_err(|error| tracing::error!(uri, %error, "a name does not fit a URL")).ok()
+}
+
+fn encode(object: &Object) -> Option<Vec<u8>> {
+    object.encode().inspect_err(|error| tracing::error!(kind = ?object.kind(), %error, "an object can't be written as JSON")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_controllers::{Kind, Preconditions, Propagation};
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+
+    fn pod() -> Object {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some("p".into());
+        pod.metadata.namespace = Some("ns".into());
+        pod.into()
+    }
+
+    #[test]
+    fn requests() {
+        let check = |action: Action, method: &str, path: &str| {
+            let request = of(&action).unwrap();
+            assert_eq!((request.method().as_str(), request.uri().path()), (method, path));
+            String::from_utf8(request.into_body()).unwrap()
+        };
+        let body = check(Action::Create(pod()), "POST", "/api/v1/namespaces/ns/pods");
+        assert!(body.contains("\"kind\":\"Pod\""));
+        check(Action::UpdateStatus(pod()), "PUT", "/api/v1/namespaces/ns/pods/p/status");
+        let target = Target { resource: Kind::Deployment.resource(), namespace: "ns".into(), name: "d".into() };
+        let patch = Action::Patch { target: target.clone(), subresource: None, patch: json!({"a": 1}) };
+        check(patch, "PATCH", "/apis/apps/v1/namespaces/ns/deployments/d");
+        let delete = Action::Delete {
+            target,
+            preconditions: Preconditions { uid: Some("u".into()), resource_version: None },
+            propagation: Some(Propagation::Background),
+            grace_period_seconds: Some(0),
+        };
+        let body = check(delete, "DELETE", "/apis/apps/v1/namespaces/ns/deployments/d");
+        let expect = json!({
+            "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": "u"},
+            "propagationPolicy": "Background", "gracePeriodSeconds": 0
+        });
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expect);
+        assert!(of(&Action::Tell(coracle_controllers::Note {
+            regarding: Default::default(),
+            type_: coracle_controllers::NoteType::Normal,
+            reason: String::new(),
+            message: String::new()
+        }))
+        .is_none());
+    }
+}
