@@ -341,12 +341,7 @@ fn open_api(rest: &[&str], query: &Query) -> Result<Response<Body>, ApiError> {
         ["v2"] => openapi::v2(coracle_api::KINDS),
         ["v3"] => openapi::v3_index(coracle_api::KINDS),
         ["v3", path @ ..] => {
-            let group_version = match path {
-                ["api", version] => (*version).to_owned(),
-                ["apis", group, version] => format!("{group}/{version}"),
-                _ => return Err(ApiError::no_such_path()),
-            };
-            openapi::v3(&group_version, coracle_api::KINDS).ok_or_else(ApiError::no_such_path)?
+            openapi::v3(&path.join("/"), coracle_api::KINDS).ok_or_else(ApiError::no_such_path)?
         }
         _ => return Err(ApiError::no_such_path()),
     };

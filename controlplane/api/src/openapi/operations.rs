@@ -314,7 +314,17 @@ impl<'a> Maker<'a> {
     fn connect(&mut self, path: String, rest: &str, methods: &'static [&'static str], parameters: &'static [Parameter]) {
         for method in methods {
             let verb = format!("connect{}", capitalized(method));
+            let options = match (self.kind.kind, rest) {
+                ("Node", _) => "NodeProxyOptions",
+                ("Service", _) => "ServiceProxyOptions",
+                (_, rest) if rest.ends_with("Exec") => "PodExecOptions",
+                (_, rest) if rest.ends_with("Attach") => "PodAttachOptions",
+                (_, rest) if rest.ends_with("Portforward") => "PodPortForwardOptions",
+                _ => "PodProxyOptions",
+            };
             let operation = self.push(path.clone(), (method, "connect"), &verb, rest);
+            // Clients look for the operations of a kind by this, and these take none of an object's.
+            operation.gvk = ("", "v1", options);
             operation.parameters = parameters;
             operation.answer = Answer::Text;
         }
