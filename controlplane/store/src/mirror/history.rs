@@ -110,7 +110,7 @@ impl History {
     }
 
     /// Changes from a place on.
-    pub(super) fn from_place(&self, place: u64) -> impl Iterator<Item = &WatchEvent> {
+    pub(super) fn starting_at(&self, place: u64) -> impl Iterator<Item = &WatchEvent> {
         let skip = usize::try_from(place.saturating_sub(self.first_place)).unwrap_or(usize::MAX);
         self.events.range(skip.min(self.events.len())..).map(|recorded| &recorded.event)
     }

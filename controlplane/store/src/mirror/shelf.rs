@@ -121,7 +121,7 @@ impl Shelf {
         }
         // The first change after `at` tells what the object was then.
         let mut then: BTreeMap<&str, Option<&Arc<Entry>>> = BTreeMap::new();
-        for event in state.history.from_place(state.history.place_after(at)) {
+        for event in state.history.starting_at(state.history.place_after(at)) {
             let name: &str = &event.entry().key.name;
             if name.starts_with(&range.prefix) {
                 then.entry(name).or_insert_with(|| event.previous());
@@ -170,7 +170,7 @@ impl Shelf {
         let seen = (state.history.end_place() - place).min(limit as u64);
         let events = state
             .history
-            .from_place(place)
+            .starting_at(place)
             .take(limit)
             .filter(|event| event.entry().key.name.starts_with(prefix))
             .cloned()
@@ -181,8 +181,17 @@ impl Shelf {
 
 fn list_latest(state: &State, range: &ListRange, at_least: Revision) -> Listing {
     let bounds = bounds(range);
-    let entries = state.objects.range::<str, _>(as_str_bounds(&bounds)).map(|(_, entry)| entry);
-    take_page(entries, range.limit, at_least.max(state.revision))
+    let mut entries = state.objects.range::<str, _>(as_str_bounds(&bounds)).map(|(_, entry)| entry);
+    let revision = at_least.max(state.revision);
+    match range.limit {
+        // The first page of everything: the rest need not be walked to be counted.
+        Some(limit) if range.prefix.is_empty() && range.start_after.is_none() => {
+            let entries: Vec<_> = entries.by_ref().take(limit).cloned().collect();
+            let remaining = state.objects.len() - entries.len();
+            Listing { revision, entries, remaining }
+        }
+        limit => take_page(entries, limit, revision),
+    }
 }
 
 fn take_page<'a>(
