@@ -1,14 +1,11 @@
 //! One run of one container: from its image's component to its exit. One task per container, and one more for a server's
 //! accepting socket; everything else happens inside those.
 
-use std::{
-    future::Future,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
-use coracle_agent_core::workload::{ContainerKey, ContainerSpec, ContainerStats, Report, StartStage, TerminationMessage};
+use coracle_agent_core::workload::{
+    ContainerKey, ContainerSpec, ContainerStats, Report, StartStage, TerminationMessage,
+};
 use coracle_artifact::Digest;
 use coracle_engine::{ComponentDigest, CpuAccount, CpuQuota, MemoryBudget, Shared};
 use coracle_host::{
@@ -84,10 +81,7 @@ impl Container {
     }
 
     pub(crate) fn stats(&self) -> ContainerStats {
-        ContainerStats {
-            cpu_nanoseconds: self.cpu.used_nanos(),
-            memory_working_set_bytes: self.memory.used_bytes(),
-        }
+        ContainerStats { cpu_nanoseconds: self.cpu.used_nanos(), memory_working_set_bytes: self.memory.used_bytes() }
     }
 }
 
@@ -155,17 +149,19 @@ impl Run {
 
     /// Loads the component and prepares what it is to see.
     async fn prepare(&self) -> Result<Prepared, NotStarted> {
-        let image = self.services.images.get(self.container.image.as_str()).ok_or_else(|| {
-            NotStarted::create(format!("failed to get image {:?}: not found", self.spec.image))
-        })?;
+        let image = self
+            .services
+            .images
+            .get(self.container.image.as_str())
+            .ok_or_else(|| NotStarted::create(format!("failed to get image {:?}: not found", self.spec.image)))?;
         self.services.images.note_use(&image.id);
         let digest = ComponentDigest::parse(image.component.as_str())
             .ok_or_else(|| NotStarted::create("the image has no valid digest"))?;
         let path = self.services.images.component_path(&image);
         let program = self.services.programs.load(&digest, &path).await.map_err(NotStarted::create)?;
         let staging = self.services.staging.join(container_id(&self.spec.key).trim_start_matches("wasm://"));
-        let mounts = Mounts::prepare(&self.spec.mounts, &self.spec.termination_message, &staging)
-            .map_err(NotStarted::create)?;
+        let mounts =
+            Mounts::prepare(&self.spec.mounts, &self.spec.termination_message, &staging).map_err(NotStarted::create)?;
         let log = CriLog::create(&self.spec.log_path, self.services.log_limits).map_err(|error| {
             NotStarted::create(format!("cannot make the log {}: {error}", self.spec.log_path.display()))
         })?;
@@ -295,13 +291,7 @@ async fn deadline(mut wish: watch::Receiver<Wish>) {
     }
 }
 
-fn exited(
-    key: &ContainerKey,
-    end: &End,
-    started_at: Timestamp,
-    log: &CriLog,
-    message: &TerminationMessage,
-) -> Report {
+fn exited(key: &ContainerKey, end: &End, started_at: Timestamp, log: &CriLog, message: &TerminationMessage) -> Report {
     if let Some(words) = end.last_words() {
         log.write(StdStream::Stderr, words.as_bytes());
     }

@@ -68,7 +68,8 @@ impl End {
 
 fn read_message(path: &Path) -> String {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(TERMINATION_MESSAGE_MAX_BYTES as u64).read_to_end(&mut bytes));
+    let read =
+        File::open(path).and_then(|file| file.take(TERMINATION_MESSAGE_MAX_BYTES as u64).read_to_end(&mut bytes));
     if let Err(error) = read {
         tracing::debug!("the termination message {} cannot be read: {error}", path.display());
     }

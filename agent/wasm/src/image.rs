@@ -27,8 +27,7 @@ pub(crate) async fn pull(store: Arc<ImageStore>, puller: Arc<Puller>, request: P
                 Report::Pulled { key: key.clone(), image: resolved(&reference, &image), transfer: None }
             }
             (None, PullPolicy::Never) => {
-                let message =
-                    format!("Container image {:?} is not present with pull policy of Never", request.image);
+                let message = format!("Container image {:?} is not present with pull policy of Never", request.image);
                 fail(PullFailure::NeverPull, message)
             }
             (_, PullPolicy::Always) | (None, PullPolicy::IfNotPresent) => {

@@ -125,18 +125,13 @@ impl CriLog {
         Ok(())
     }
 
-    /// Moves the file to `NAME.TIMESTAMP`, the kubelet's name for it, and removes the oldest of such files.
+    /// Moves the file to `NAME.TIMESTAMP`, as the kubelet does, and removes the oldest of such files. Names sort by age,
+    /// within one second too.
     fn rotate(&self) -> io::Result<()> {
-        let stamp = Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string();
+        let now = Timestamp::now().to_zoned(TimeZone::UTC);
+        let stamp = format!("{}.{:09}", now.strftime("%Y%m%d-%H%M%S"), now.subsec_nanosecond());
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut target = self.path.with_file_name(format!("{name}.{stamp}"));
-        // Names sort by age within a second too.
-        for number in 1..100_000 {
-            if !target.exists() {
-                break;
-            }
-            target = self.path.with_file_name(format!("{name}.{stamp}.{number:05}"));
-        }
+        let target = self.path.with_file_name(format!("{name}.{stamp}"));
         fs::rename(&self.path, target)?;
         let directory = self.path.parent().unwrap_or(Path::new("."));
         let prefix = format!("{name}.");
@@ -263,7 +258,8 @@ mod tests {
         for number in 0..20 {
             log.write(StdStream::Stdout, format!("line number {number:02} of many\n").as_bytes());
         }
-        let mut names: Vec<_> = fs::read_dir(folder.path().join("app")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(folder.path().join("app")).unwrap().map(|entry| entry.unwrap().path()).collect();
         names.sort();
         assert_eq!(names.len(), 3, "{names:?}");
         let all: Vec<String> = names[1..]

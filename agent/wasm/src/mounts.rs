@@ -131,27 +131,19 @@ mod tests {
         let root = folder.path();
         fs::create_dir(root.join("volume")).unwrap();
         fs::write(root.join("config"), "a=1").unwrap();
-        let mount = |host: &str, path: &str, access| Mount {
-            host_path: root.join(host),
-            container_path: path.into(),
-            access,
-        };
+        let mount =
+            |host: &str, path: &str, access| Mount { host_path: root.join(host), container_path: path.into(), access };
         let termination = TerminationMessage {
             path: "/dev/termination-log".into(),
             host_path: Some(root.join("message")),
             fallback_to_logs: false,
         };
-        let mounts = [
-            mount("volume", "/data", Access::ReadWrite),
-            mount("config", "/etc/app/app.conf", Access::ReadOnly),
-        ];
+        let mounts =
+            [mount("volume", "/data", Access::ReadWrite), mount("config", "/etc/app/app.conf", Access::ReadOnly)];
         let staging = root.join("staging");
         let prepared = Mounts::prepare(&mounts, &termination, &staging).unwrap();
-        let shown: Vec<(&str, DirectoryAccess)> = prepared
-            .directories
-            .iter()
-            .map(|directory| (directory.guest_path.as_str(), directory.access))
-            .collect();
+        let shown: Vec<(&str, DirectoryAccess)> =
+            prepared.directories.iter().map(|directory| (directory.guest_path.as_str(), directory.access)).collect();
         assert_eq!(
             shown,
             [

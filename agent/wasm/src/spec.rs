@@ -57,9 +57,7 @@ pub(crate) fn port(spec: &ContainerSpec) -> Result<u16, String> {
 pub(crate) fn instances(spec: &ContainerSpec) -> Result<InstancePolicy, String> {
     match spec.annotations.get(INSTANCES_ANNOTATION).map(String::as_str) {
         None | Some("per-request") => Ok(InstancePolicy::PerRequest),
-        Some("reuse") => {
-            Ok(InstancePolicy::Reuse { max_requests: REUSE_MAX_REQUESTS, max_idle: REUSE_MAX_IDLE })
-        }
+        Some("reuse") => Ok(InstancePolicy::Reuse { max_requests: REUSE_MAX_REQUESTS, max_idle: REUSE_MAX_IDLE }),
         Some(other) => {
             Err(format!("the annotation {INSTANCES_ANNOTATION} is {other:?}: it must be \"per-request\" or \"reuse\""))
         }

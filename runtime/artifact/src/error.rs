@@ -66,7 +66,9 @@ pub enum PullError {
         reference: String,
     },
     /// The registry wants other credentials, or hides what these may not see.
-    #[error("failed to resolve reference {reference:?}: pull access denied, repository does not exist or may require authorization: {message}")]
+    #[error(
+        "failed to resolve reference {reference:?}: pull access denied, repository does not exist or may require authorization: {message}"
+    )]
     Denied {
         /// The full name.
         reference: String,

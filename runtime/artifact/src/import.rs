@@ -32,7 +32,9 @@ impl ImageStore {
         match inspect(&start) {
             FileKind::Component => {
                 let name = name.ok_or_else(|| {
-                    ArtifactError::Malformed(format!("{shown} is a component and has no name of its own: give it one with --name"))
+                    ArtifactError::Malformed(format!(
+                        "{shown} is a component and has no name of its own: give it one with --name"
+                    ))
                 })?;
                 self.import_component(&shown, &mut open()?, name).map(|image| vec![image])
             }
@@ -70,9 +72,10 @@ impl ImageStore {
         name: Option<&ImageReference>,
     ) -> Result<Vec<Image>, ArtifactError> {
         let archive = Archive::read(self, what, archive)?;
-        let index = archive.index.as_ref().ok_or_else(|| {
-            ArtifactError::Malformed(format!("{what} is not an OCI archive: it has no index.json"))
-        })?;
+        let index = archive
+            .index
+            .as_ref()
+            .ok_or_else(|| ArtifactError::Malformed(format!("{what} is not an OCI archive: it has no index.json")))?;
         let index = Manifest::parse(index)?;
         if name.is_some() && index.manifests.len() != 1 {
             return Err(ArtifactError::Malformed(format!(
@@ -202,9 +205,8 @@ mod tests {
         let component = Digest::of(COMPONENT);
         let (config, manifest) = for_component(&component, COMPONENT.len() as u64);
         let id = Digest::of(&manifest);
-        let index = format!(
-            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"x","digest":"{id}","size":1{annotation}}}]}}"#
-        );
+        let index =
+            format!(r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"x","digest":"{id}","size":1{annotation}}}]}}"#);
         let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
         archive(&[
             ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#),
@@ -234,7 +236,10 @@ mod tests {
         let zipped = import(&zipped.finish().unwrap(), Some("hello:v1")).unwrap();
         assert_eq!(plain.len(), 1);
         for other in [&archived[0], &zipped[0]] {
-            assert_eq!((&other.id, &other.component, &other.names), (&plain[0].id, &plain[0].component, &plain[0].names));
+            assert_eq!(
+                (&other.id, &other.component, &other.names),
+                (&plain[0].id, &plain[0].component, &plain[0].names)
+            );
         }
         assert_eq!(plain[0].pinned, Pinned::Yes);
     }

@@ -16,6 +16,6 @@ mod tar;
 pub use digest::Digest;
 pub use error::{ArtifactError, PullError};
 pub use inspect::{FileKind, inspect};
-pub use pull::{Credential, Pulled, PullOptions, Puller};
+pub use pull::{Credential, PullOptions, Pulled, Puller};
 pub use reference::{ImageReference, InvalidReference};
 pub use store::{Image, ImageStore, Pinned, StoreLimits};

@@ -85,13 +85,17 @@ impl Manifest {
     /// The entry of an index for Wasm, or the only one.
     pub(crate) fn wasm_entry(&self) -> Result<&Descriptor, ArtifactError> {
         let is_wasm = |entry: &&Descriptor| {
-            entry.platform.as_ref().is_some_and(|platform| platform.architecture == "wasm" || platform.os.starts_with("was"))
+            entry
+                .platform
+                .as_ref()
+                .is_some_and(|platform| platform.architecture == "wasm" || platform.os.starts_with("was"))
         };
         match (self.manifests.iter().find(is_wasm), self.manifests.as_slice()) {
             (Some(entry), _) => Ok(entry),
             (None, [entry]) => Ok(entry),
             _ => Err(ArtifactError::NotAComponent(
-                "the image has no variant for WebAssembly: no entry of its index is for the architecture \"wasm\"".into(),
+                "the image has no variant for WebAssembly: no entry of its index is for the architecture \"wasm\""
+                    .into(),
             )),
         }
     }
@@ -150,10 +154,8 @@ mod tests {
     fn images_for_containers_are_refused_with_a_reason() {
         let digest = Digest::of(b"x");
         let layers = |types: &[&str]| {
-            let layers: Vec<String> = types
-                .iter()
-                .map(|kind| format!(r#"{{"mediaType":"{kind}","digest":"{digest}","size":1}}"#))
-                .collect();
+            let layers: Vec<String> =
+                types.iter().map(|kind| format!(r#"{{"mediaType":"{kind}","digest":"{digest}","size":1}}"#)).collect();
             let json = format!(r#"{{"schemaVersion":2,"layers":[{}]}}"#, layers.join(","));
             Manifest::parse(json.as_bytes()).unwrap().component_layer().unwrap_err().to_string()
         };
@@ -162,10 +164,7 @@ mod tests {
             layers(&[gzip]),
             format!("the image is not a WebAssembly image: it has {gzip}, wanted is application/wasm")
         );
-        assert_eq!(
-            layers(&[]),
-            "the image is not a WebAssembly image: it has no layer, wanted is application/wasm"
-        );
+        assert_eq!(layers(&[]), "the image is not a WebAssembly image: it has no layer, wanted is application/wasm");
         assert_eq!(layers(&[WASM_LAYER, WASM_LAYER]), "the image has more than one WebAssembly layer");
     }
 
@@ -183,7 +182,7 @@ mod tests {
         let wasm = entry('2', r#","platform":{"architecture":"wasm","os":"wasip2"}"#);
         let plain = entry('3', "");
         assert!(index(&[linux.clone(), wasm.clone()]).wasm_entry().unwrap().digest.contains("222"));
-        assert!(index(&[plain.clone()]).wasm_entry().unwrap().digest.contains("333"));
+        assert!(index(std::slice::from_ref(&plain)).wasm_entry().unwrap().digest.contains("333"));
         assert!(index(&[linux, plain]).wasm_entry().is_err());
     }
 }

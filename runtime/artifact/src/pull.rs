@@ -64,10 +64,9 @@ impl Credential {
         let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
         let (host, path) = registry.split_once('/').unwrap_or((registry, ""));
         let host_fits = match host.strip_prefix("*.") {
-            Some(domain) => reference
-                .registry()
-                .split_once('.')
-                .is_some_and(|(first, rest)| !first.is_empty() && rest == domain),
+            Some(domain) => {
+                reference.registry().split_once('.').is_some_and(|(first, rest)| !first.is_empty() && rest == domain)
+            }
             None => host == reference.registry(),
         };
         let rest = reference.path().strip_prefix(path);
@@ -112,9 +111,10 @@ impl Puller {
         })?;
         let start = Instant::now();
         let mut denied = None;
-        let logins = credentials.iter().filter(|credential| credential.fits(reference)).map(|credential| {
-            RegistryAuth::Basic(credential.username.clone(), credential.password.clone())
-        });
+        let logins = credentials
+            .iter()
+            .filter(|credential| credential.fits(reference))
+            .map(|credential| RegistryAuth::Basic(credential.username.clone(), credential.password.clone()));
         for auth in logins.chain([RegistryAuth::Anonymous]) {
             match self.pull_as(reference, &auth).await {
                 Ok(image) => return Ok(Pulled { image, took: start.elapsed() }),
@@ -199,7 +199,8 @@ impl Fetch<'_> {
         let mut manifest = Manifest::parse(&manifests[0]).map_err(|error| self.artifact_error(error))?;
         if manifest.is_index() {
             let entry = manifest.wasm_entry().map_err(|error| self.artifact_error(error))?;
-            let digest = Digest::parse(&entry.digest).ok_or_else(|| self.malformed("the index names no sha256 digest"))?;
+            let digest =
+                Digest::parse(&entry.digest).ok_or_else(|| self.malformed("the index names no sha256 digest"))?;
             let (_, json) = self.manifest(&remote_reference(self.reference, Some(&digest)), Some(&digest)).await?;
             manifest = Manifest::parse(&json).map_err(|error| self.artifact_error(error))?;
             manifests.push(json);

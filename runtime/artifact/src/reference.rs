@@ -178,7 +178,8 @@ fn port_is_valid(port: &str) -> bool {
 /// Lower-case letters and digits, parted by one dot, one or two underscores or any number of hyphens.
 fn component_is_valid(component: &str) -> bool {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let separators = component.split(|character: char| character.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+    let separators =
+        component.split(|character: char| character.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
     let mut separators = separators;
     component.bytes().next().is_some_and(alphanumeric)
         && component.bytes().last().is_some_and(alphanumeric)

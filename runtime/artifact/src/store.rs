@@ -13,7 +13,10 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{ArtifactError, Digest, ImageReference, inspect::{ENOUGH_BYTES, require_component}};
+use crate::{
+    ArtifactError, Digest, ImageReference,
+    inspect::{ENOUGH_BYTES, require_component},
+};
 
 /// Bounds of the store.
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +108,10 @@ impl ImageStore {
         let images = self.images.lock();
         if let Some(digest) = reference.digest() {
             let at = reference.at(digest);
-            return images.get(digest).filter(|image| image.repo_digests.contains(&at) || image.repo_digests.is_empty()).cloned();
+            return images
+                .get(digest)
+                .filter(|image| image.repo_digests.contains(&at) || image.repo_digests.is_empty())
+                .cloned();
         }
         let name = reference.to_string();
         images.values().find(|image| image.names.contains(&name)).cloned()
@@ -137,7 +143,8 @@ impl ImageStore {
         let image = self.get(key).ok_or_else(|| ArtifactError::NotFound(key.to_owned()))?;
         let mut images = self.images.lock();
         let mut changed = images.clone();
-        let name = key.parse::<ImageReference>().ok().filter(|name| name.digest().is_none()).map(|name| name.to_string());
+        let name =
+            key.parse::<ImageReference>().ok().filter(|name| name.digest().is_none()).map(|name| name.to_string());
         match (name, changed.get_mut(&image.id)) {
             (Some(name), Some(image)) if image.names.len() > 1 && image.names.contains(&name) => {
                 image.names.remove(&name);
@@ -182,11 +189,7 @@ impl ImageStore {
         if let Some(expected) = expected
             && *expected != found
         {
-            return Err(ArtifactError::DigestMismatch {
-                what: "a blob".into(),
-                expected: expected.clone(),
-                found,
-            });
+            return Err(ArtifactError::DigestMismatch { what: "a blob".into(), expected: expected.clone(), found });
         }
         incoming.file.sync_data().map_err(ArtifactError::io("write", &incoming.path))?;
         let path = self.blob_path(&found);
@@ -242,7 +245,11 @@ impl ImageStore {
             if name.digest().is_none() {
                 let name = name.to_string();
                 for (other, image) in &mut changed {
-                    if other == id { image.names.insert(name.clone()) } else { image.names.remove(&name) };
+                    if other == id {
+                        image.names.insert(name.clone())
+                    } else {
+                        image.names.remove(&name)
+                    };
                 }
             }
         }
@@ -269,7 +276,11 @@ impl ImageStore {
 
     /// Removes blobs of `candidates` that no image has and answers their bytes. A pull that counts on one of them finds it
     /// missing when it adds its image, and is tried again.
-    fn drop_blobs(&self, images: &BTreeMap<Digest, Image>, candidates: &BTreeSet<Digest>) -> Result<u64, ArtifactError> {
+    fn drop_blobs(
+        &self,
+        images: &BTreeMap<Digest, Image>,
+        candidates: &BTreeSet<Digest>,
+    ) -> Result<u64, ArtifactError> {
         let mut freed = 0;
         for blob in candidates {
             if images.values().any(|image| image.blobs.contains(blob)) {

@@ -67,7 +67,11 @@ fn read_block(archive: &mut impl Read, block: &mut [u8; BLOCK]) -> io::Result<bo
 
 /// The checksum is the sum of the header's bytes, its own field taken as spaces.
 fn check(header: &[u8; BLOCK]) -> io::Result<()> {
-    let sum: u64 = header.iter().enumerate().map(|(at, byte)| u64::from(if (148..156).contains(&at) { b' ' } else { *byte })).sum();
+    let sum: u64 = header
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| u64::from(if (148..156).contains(&at) { b' ' } else { *byte }))
+        .sum();
     if octal(&header[148..156]) == Some(sum) { Ok(()) } else { Err(malformed("the archive is not a tar archive")) }
 }
 
@@ -147,7 +151,9 @@ pub(crate) mod tests {
     fn what_is_no_archive_or_is_cut_off_is_an_error() {
         assert!(list(&[1; 600]).is_err());
         let whole = archive(&[("a", b"1"), ("b", b"2")]);
-        assert!(list(&whole[..BLOCK + 100]).is_ok_and(|found| found.len() == 1) || list(&whole[..BLOCK + 100]).is_err());
+        assert!(
+            list(&whole[..BLOCK + 100]).is_ok_and(|found| found.len() == 1) || list(&whole[..BLOCK + 100]).is_err()
+        );
         assert!(list(&whole[..2 * BLOCK + 100]).is_err());
     }
 }

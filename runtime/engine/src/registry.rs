@@ -151,14 +151,14 @@ impl<P: Send + Sync + 'static> Registry<P> {
         digest: &ComponentDigest,
         path: &Path,
     ) -> Result<(Component, Tier, Option<Arc<[u8]>>), EngineError> {
-        if let Some(component) = self.from_cache(digest, Tier::Optimized).await {
+        if let Some(component) = self.cached(digest, Tier::Optimized).await {
             return Ok((component, Tier::Optimized, None));
         }
         let wasm = read(path.to_owned()).await?;
         if wasm.len() >= QUICK_FIRST_FROM_BYTES
             && let Some(engine) = self.engines.get(Tier::Quick)
         {
-            let quick = match self.from_cache(digest, Tier::Quick).await {
+            let quick = match self.cached(digest, Tier::Quick).await {
                 Some(component) => Ok(component),
                 None => self.compile(engine, digest, Tier::Quick, wasm.clone()).await,
             };
@@ -172,7 +172,7 @@ impl<P: Send + Sync + 'static> Registry<P> {
         Ok((component, Tier::Optimized, None))
     }
 
-    async fn from_cache(&self, digest: &ComponentDigest, tier: Tier) -> Option<Component> {
+    async fn cached(&self, digest: &ComponentDigest, tier: Tier) -> Option<Component> {
         let (cache, engine) = (self.cache.clone()?, self.engines.get(tier)?.clone());
         let key = CacheKey::new(digest, &engine, tier.file_suffix());
         tokio::task::spawn_blocking(move || cache.load(&engine, &key)).await.ok().flatten()

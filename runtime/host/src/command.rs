@@ -50,9 +50,8 @@ impl Running {
             let result = match &command {
                 Command::P2(command) => command.wasi_cli_run().call_run(&mut store).await,
                 Command::P3(command) => {
-                    let run = store
-                        .run_concurrent(async |accessor| command.wasi_cli_run().call_run(accessor).await)
-                        .await;
+                    let run =
+                        store.run_concurrent(async |accessor| command.wasi_cli_run().call_run(accessor).await).await;
                     run.flatten()
                 }
             };

@@ -5,10 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use coracle_engine::{CpuAccount, MemoryBudget, StoreLimiter};
 use wasmtime::{Engine, Store, component::ResourceTable};
-use wasmtime_wasi::{
-    FsPerms, WasiCtx, WasiCtxView, WasiView,
-    sockets::SocketAddrUse,
-};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView, sockets::SocketAddrUse};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::{

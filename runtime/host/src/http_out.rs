@@ -18,7 +18,10 @@ use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1::{Builder, Connection, SendRequest},
 };
-use rustls::{ClientConfig, RootCertStore, pki_types::{CertificateDer, ServerName}};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
@@ -98,7 +101,9 @@ impl WasiHttpHooks for OutgoingHttp {
     fn p2_error_from_connect(&mut self, error: &io::Error) -> p2::ErrorCode {
         match error.kind() {
             io::ErrorKind::TimedOut => p2::ErrorCode::ConnectionTimeout,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => p2::ErrorCode::DestinationIpUnroutable,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                p2::ErrorCode::DestinationIpUnroutable
+            }
             io::ErrorKind::PermissionDenied => p2::ErrorCode::DestinationIpProhibited,
             _ => p2::ErrorCode::ConnectionRefused,
         }
@@ -117,7 +122,9 @@ impl WasiHttpHooks for OutgoingHttp {
     fn p3_error_from_connect(&mut self, error: &io::Error) -> p3::ErrorCode {
         match error.kind() {
             io::ErrorKind::TimedOut => p3::ErrorCode::ConnectionTimeout,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => p3::ErrorCode::DestinationIpUnroutable,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                p3::ErrorCode::DestinationIpUnroutable
+            }
             io::ErrorKind::PermissionDenied => p3::ErrorCode::DestinationIpProhibited,
             _ => p3::ErrorCode::ConnectionRefused,
         }
@@ -177,7 +184,10 @@ async fn first_byte(
             *connection = None;
             ended?;
         }
-        respond.as_mut().poll(cx).map(|response| response.map_err(|_| Error::ConnectionReadTimeout)?.map_err(Error::from))
+        respond
+            .as_mut()
+            .poll(cx)
+            .map(|response| response.map_err(|_| Error::ConnectionReadTimeout)?.map_err(Error::from))
     });
     let response = response.await?;
     Ok(response.map(|body| TimedBody { body, between_bytes, deadline: Box::pin(sleep(between_bytes)) }.boxed_unsync()))

@@ -22,7 +22,7 @@ pub use command::{Running, start_command};
 pub use guest::{Directory, DirectoryAccess, GuestConfig, SetupError};
 pub use http_out::HttpClient;
 pub use linker::{Program, ProgramKind, ProgramRegistry, program_registry};
-pub use name_lookup::{LookupError, Lookup, Resolver, SystemResolver};
+pub use name_lookup::{Lookup, LookupError, Resolver, SystemResolver};
 pub use network::{PodAddresses, PodNetwork, Refused};
 pub use outcome::Outcome;
 pub use request::check_server;

@@ -98,11 +98,11 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 }
 
 fn link(linker: &Linker<Guest>, component: &Component) -> wasmtime::Result<Program> {
-    let handles_shutdown =
-        if shutdown::is_imported(component) { HandlesShutdown::Yes } else { HandlesShutdown::No };
-    let export = entry_export(component)?;
+    let handles_shutdown = if shutdown::is_imported(component) { HandlesShutdown::Yes } else { HandlesShutdown::No };
+    // A missing import says more than a missing export: it comes first.
     let pre = linker.instantiate_pre(component)?;
-    Ok(Program { engine: component.engine().clone(), handles_shutdown, entry: entry(export, pre)? })
+    let entry = entry(entry_export(component)?, pre)?;
+    Ok(Program { engine: component.engine().clone(), handles_shutdown, entry })
 }
 
 /// The exports that can be run, the preferred one first.
@@ -125,7 +125,9 @@ fn entry_export(component: &Component) -> wasmtime::Result<Export> {
     let ty = component.component_type();
     let names: Vec<&str> = ty.exports(component.engine()).map(|(name, _)| name).collect();
     let found = ENTRY_EXPORTS.into_iter().find(|(_, prefix)| {
-        let next = |name: &str| name.strip_prefix(prefix).map(|rest| rest.is_empty() || rest.starts_with('.') || rest.starts_with('-'));
+        let next = |name: &str| {
+            name.strip_prefix(prefix).map(|rest| rest.is_empty() || rest.starts_with('.') || rest.starts_with('-'))
+        };
         names.iter().any(|name| next(name) == Some(true))
     });
     found.map(|(export, _)| export).ok_or_else(|| {

@@ -166,9 +166,9 @@ impl PodNetwork {
     pub(crate) fn may_reach(&self, address: SocketAddr) -> bool {
         let PodAddresses::Own { v4, v6 } = self.addresses else { return true };
         match address.ip() {
-            IpAddr::V4(ip) if ip.is_loopback() => v4.is_some_and(|own| {
-                ip == own || ip == Self::loopback(own) || (own.is_loopback() && is_pod_range(ip))
-            }),
+            IpAddr::V4(ip) if ip.is_loopback() => {
+                v4.is_some_and(|own| ip == own || ip == Self::loopback(own) || (own.is_loopback() && is_pod_range(ip)))
+            }
             IpAddr::V4(_) => v4.is_some(),
             IpAddr::V6(ip) => v6.is_some() && !ip.is_loopback(),
         }

@@ -24,12 +24,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    GuestConfig, Program, SetupError,
-    guest::Guest,
-    linker::Entry,
-    outcome::Outcome,
-    server::Pool,
-    stdio::StdStream,
+    GuestConfig, Program, SetupError, guest::Guest, linker::Entry, outcome::Outcome, server::Pool, stdio::StdStream,
 };
 
 /// How long a guest may go on after its response has been sent.
@@ -96,9 +91,9 @@ pub(crate) async fn handle(
         }
     });
     let response = response.await;
-    let failed = match &ended {
-        Some(Err(error)) => Some(describe(error)),
-        _ => None,
+    let (failed, status) = match &ended {
+        Some(Err(error)) => (Some(describe(error)), status(error)),
+        _ => (None, StatusCode::INTERNAL_SERVER_ERROR),
     };
     let rest = match ended {
         None => Some(Rest { work, pool: pool.clone(), subject: subject.clone(), _permit: permit }),
@@ -117,13 +112,17 @@ pub(crate) async fn handle(
         }
         (Some(Err(error)), failed) => {
             let why = failed.unwrap_or_else(|| describe(&error));
-            fail(pool, &subject, &why, StatusCode::INTERNAL_SERVER_ERROR)
+            fail(pool, &subject, &why, status)
         }
-        (None, Some(failed)) => fail(pool, &subject, &failed, StatusCode::INTERNAL_SERVER_ERROR),
-        (None, None) => {
-            fail(pool, &subject, "the guest ended without a response", StatusCode::INTERNAL_SERVER_ERROR)
-        }
+        (None, Some(failed)) => fail(pool, &subject, &failed, status),
+        (None, None) => fail(pool, &subject, "the guest ended without a response", status),
     }
+}
+
+/// A node without room for another instance may have it a moment later; anything else is the component's failure.
+fn status(error: &wasmtime::Error) -> StatusCode {
+    let no_room = error.chain().any(|cause| cause.is::<wasmtime::PoolConcurrencyLimitError>());
+    if no_room { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR }
 }
 
 fn describe(error: &wasmtime::Error) -> String {
@@ -154,7 +153,10 @@ fn work(pool: Arc<Pool>, request: Request<WasiBody>, answer: oneshot::Sender<Ans
     Box::pin(async move {
         let mut instance = match pool.take() {
             Some(instance) => instance,
-            None => Instance::new(&pool.program.current(), &pool.config).await.map_err(wasmtime::Error::from)?,
+            None => Instance::new(&pool.program.current(), &pool.config).await.map_err(|error| match error {
+                SetupError::Instantiate(error) => error,
+                other => other.into(),
+            })?,
         };
         instance.served += 1;
         match &instance.proxy {

@@ -323,13 +323,8 @@ impl Acceptor {
         loop {
             let Some(accepted) = self.drain.run_until_cancelled(self.accept(&listener)).await else { return };
             let Some((stream, permit)) = accepted else { continue };
-            let connection = connection(
-                self.builder.clone(),
-                self.pool.clone(),
-                stream,
-                self.drain.clone(),
-                self.kill.clone(),
-            );
+            let connection =
+                connection(self.builder.clone(), self.pool.clone(), stream, self.drain.clone(), self.kill.clone());
             self.tasks.spawn(async move {
                 connection.await;
                 drop(permit);

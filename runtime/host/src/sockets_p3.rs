@@ -41,25 +41,32 @@ fn add_tcp(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
             answer(HostTcpSocket::bind(&mut store.data_mut().sockets(), socket, local).await)
         })
     })?;
-    types.func_wrap_concurrent("[method]tcp-socket.connect", |accessor, (socket, remote): (Tcp, IpSocketAddress)| {
-        Box::pin(async move {
-            let route = accessor.with(|mut store| store.data_mut().network.route(remote.into(), Transport::Tcp));
-            let route = match route {
-                Ok(route) => route,
-                Err(refused) => return Ok((Err(ErrorCode::from(refused)),)),
-            };
-            if let Some(from) = route.from {
-                let bound = accessor.with(|mut store| {
-                    bind_now(store.data_mut().sockets(), Resource::new_borrow(socket.rep()), SocketAddr::new(from, 0))
-                });
-                if let Err(error) = bound {
-                    return answer(Err(error));
+    types.func_wrap_concurrent(
+        "[method]tcp-socket.connect",
+        |accessor, (socket, remote): (Tcp, IpSocketAddress)| {
+            Box::pin(async move {
+                let route = accessor.with(|mut store| store.data_mut().network.route(remote.into(), Transport::Tcp));
+                let route = match route {
+                    Ok(route) => route,
+                    Err(refused) => return Ok((Err(ErrorCode::from(refused)),)),
+                };
+                if let Some(from) = route.from {
+                    let bound = accessor.with(|mut store| {
+                        bind_now(
+                            store.data_mut().sockets(),
+                            Resource::new_borrow(socket.rep()),
+                            SocketAddr::new(from, 0),
+                        )
+                    });
+                    if let Err(error) = bound {
+                        return answer(Err(error));
+                    }
                 }
-            }
-            let sockets = accessor.with_getter::<WasiSockets>(Guest::sockets);
-            answer(<WasiSockets as HostTcpSocketWithStore<Guest>>::connect(&sockets, socket, route.to.into()).await)
-        })
-    })?;
+                let sockets = accessor.with_getter::<WasiSockets>(Guest::sockets);
+                answer(<WasiSockets as HostTcpSocketWithStore<Guest>>::connect(&sockets, socket, route.to.into()).await)
+            })
+        },
+    )?;
     types.func_wrap_async("[method]tcp-socket.listen", |mut store, (socket,): (Tcp,)| {
         Box::new(async move {
             // Listening without binding binds a free port of every address: here, of the pod's.

@@ -203,7 +203,10 @@ async fn instances_can_be_reused() {
     spec.annotations.insert(crate::INSTANCES_ANNOTATION.into(), "reuse".into());
     setup.start(&spec).await;
     for _ in 0..20 {
-        assert_eq!(get(SocketAddr::new(setup.ip, 8080), "/health").await.unwrap(), (200, "3\r\nok\n\r\n0\r\n\r\n".into()));
+        assert_eq!(
+            get(SocketAddr::new(setup.ip, 8080), "/health").await.unwrap(),
+            (200, "3\r\nok\n\r\n0\r\n\r\n".into())
+        );
     }
     let idle = setup.workload.stats(&setup.pod).await.unwrap().containers["web"].memory_working_set_bytes;
     assert!(idle > 0, "an instance is kept");
@@ -353,17 +356,23 @@ async fn spinning_guests_leave_time_for_others() {
 async fn a_container_sees_its_environment_files_and_arguments() {
     let mut setup = Setup::new().await;
     let root = setup.folder.path().to_owned();
-    for name in ["config", "data"] {
+    for name in ["config", "volume"] {
         std::fs::create_dir(root.join(name)).unwrap();
     }
     std::fs::write(root.join("config/key"), "value").unwrap();
-    let orders =
-        ["env", "args", "cat=/etc/config/key", "write=/data/out:text", "write=/dev/termination-log:done", "write=/etc/config/x:no"];
+    let orders = [
+        "env",
+        "args",
+        "cat=/etc/config/key",
+        "write=/data/out:text",
+        "write=/dev/termination-log:done",
+        "write=/etc/config/x:no",
+    ];
     let mut spec = setup.spec("tests/guests/inspect/inspect.wasm", "app", &orders);
     spec.env = vec![("A".into(), "b".into())];
-    let mount = |name: &str, path: &str, access| Mount { host_path: root.join(name), container_path: path.into(), access };
-    spec.mounts =
-        vec![mount("config", "/etc/config", Access::ReadOnly), mount("data", "/data", Access::ReadWrite)];
+    let mount =
+        |name: &str, path: &str, access| Mount { host_path: root.join(name), container_path: path.into(), access };
+    spec.mounts = vec![mount("config", "/etc/config", Access::ReadOnly), mount("volume", "/data", Access::ReadWrite)];
     spec.termination_message.path = "/dev/termination-log".into();
     spec.termination_message.host_path = Some(root.join("message"));
     let exit = setup.run(&spec).await;
@@ -372,7 +381,7 @@ async fn a_container_sees_its_environment_files_and_arguments() {
     for line in ["stdout F A=b", "stdout F HOSTNAME=pod", "stdout F inspect", "stdout F value"] {
         assert!(log.iter().any(|found| found == line), "{line} in {log:?}");
     }
-    assert_eq!(std::fs::read_to_string(root.join("data/out")).unwrap(), "text");
+    assert_eq!(std::fs::read_to_string(root.join("volume/out")).unwrap(), "text");
     assert!(log.last().unwrap().contains("/etc/config/x"), "{log:?}");
     assert!(!root.join("config/x").exists());
 }
@@ -507,12 +516,34 @@ async fn an_image_in_use_stays_and_a_pod_goes_with_its_containers() {
 }
 
 #[tokio::test]
+async fn a_command_of_wasi_0_3_runs_too() {
+    let mut setup = Setup::new().await;
+    for (number, (result, code)) in [(0, 0), (1, 1)].into_iter().enumerate() {
+        let wat = format!(
+            r#"(component
+                (core module $m (func (export "run") (result i32) i32.const {result}))
+                (core instance $i (instantiate $m))
+                (func $run async (result (result)) (canon lift (core func $i "run")))
+                (instance $export (export "run" (func $run)))
+                (export "wasi:cli/run@0.3.0" (instance $export)))"#
+        );
+        let path = setup.folder.path().join("p3.wasm");
+        std::fs::write(&path, wat::parse_str(wat).unwrap()).unwrap();
+        let images = setup.workload.image_store().import_file(&path, Some(&"p3".parse().unwrap())).unwrap();
+        let mut spec = setup.spec(HELLO, &format!("app-{number}"), &[]);
+        spec.image_id = images[0].id.to_string();
+        assert_eq!(setup.run(&spec).await.code, code);
+    }
+}
+
+#[tokio::test]
 async fn exec_is_refused_with_the_reason() {
     let mut setup = Setup::new().await;
     let key = ContainerKey { pod: setup.pod.clone(), name: "app".into(), attempt: 0 };
     let request = ExecRequest { ticket: Ticket(7), key, command: vec!["ls".into()], timeout: Duration::from_secs(1) };
     setup.workload.submit(Command::Exec(request));
-    let Report::ExecDone { ticket: Ticket(7), outcome: ExecOutcome::Failed { message }, .. } = setup.report().await else {
+    let Report::ExecDone { ticket: Ticket(7), outcome: ExecOutcome::Failed { message }, .. } = setup.report().await
+    else {
         panic!("it is refused")
     };
     assert!(message.contains("a WebAssembly component is one program without a shell"), "{message}");
