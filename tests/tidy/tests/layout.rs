@@ -157,14 +157,21 @@ fn every_kind_has_its_file_and_its_row() -> Result<()> {
     let metadata = metadata()?;
     let root = metadata.workspace_root.as_std_path().join("controlplane/api/src");
     let table = fs::read_to_string(root.join("kinds.rs"))?;
-    let rows = table.matches("Kind::of::<").count();
+    let mut missing = Vec::new();
     let mut implemented = 0;
     for file in sources(&root.join("kinds")) {
         let text = fs::read_to_string(&file)?;
-        implemented += text.lines().filter(|l| l.starts_with("impl Resource for ") || l.starts_with("review!(")).count();
+        for line in text.lines().filter_map(|l| l.strip_prefix("impl Resource for ")) {
+            let name = line.split(|c: char| !c.is_alphanumeric() && c != ':').next().unwrap_or_default();
+            let name = name.rsplit("::").next().unwrap_or_default();
+            implemented += 1;
+            if !table.contains(&format!("::{name}>()")) {
+                missing.push(format!("{}: {name} has no row in the table", file.display()));
+            }
+        }
     }
-    assert!(rows > 60, "{rows} rows");
-    assert!(implemented <= rows, "{implemented} kinds are written and {rows} are in the table");
+    assert!(implemented > 30, "only {implemented} kinds found: the test looks in the wrong place");
+    assert!(missing.is_empty(), "{missing:#?}");
     Ok(())
 }
 
