@@ -1,5 +1,6 @@
 //! The table of kinds: one file each, one row each. Routes, discovery, OpenAPI and storage keys follow from it.
 
+mod access;
 mod api_service;
 mod certificate_signing_request;
 mod cluster_role;
@@ -57,10 +58,13 @@ mod service_cidr;
 mod stateful_set;
 mod storage_class;
 mod subject_access_review;
+#[cfg(test)]
+mod testing;
 mod token_review;
 mod validating_admission_policy;
 mod validating_admission_policy_binding;
 mod validating_webhook_configuration;
+mod volume;
 mod volume_attachment;
 mod volume_attributes_class;
 mod workload;

@@ -2,12 +2,33 @@
 
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 
-use crate::kind::{Info, NameRule, Resource};
+use super::fields::list;
+use super::access::{BINDING_COLUMNS, binding_row, default_binding, validate_binding, validate_role_kept};
+use crate::kind::{Info, NameRule, Resource, Scope};
+use crate::table::Cell;
+use crate::validation::Errors;
 
 impl Resource for ClusterRoleBinding {
     const INFO: Info = Info {
         name_rule: NameRule::PathSegment,
+        columns: BINDING_COLUMNS,
         create_on_update: true,
         ..Info::cluster("clusterrolebindings", "clusterrolebinding")
     };
+
+    fn apply_defaults(&mut self) {
+        default_binding(&mut self.role_ref, self.subjects.as_mut());
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        validate_binding(&self.role_ref, list(&self.subjects), Scope::Cluster, errors);
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        validate_role_kept(&self.role_ref, &old.role_ref, errors);
+    }
+
+    fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
+        binding_row(&self.metadata, &self.role_ref, self.subjects.as_ref(), now)
+    }
 }

@@ -1,17 +1,212 @@
 //! Ingress: HTTP routes from outside to Services.
 
-use k8s_openapi::api::networking::v1::Ingress;
+use std::collections::BTreeSet;
 
-use super::meta::spec_and_status;
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressServiceBackend};
+
+use super::fields::{list, text};
+use super::meta::{age_cell, name_cell, or_none, spec_and_status};
 use crate::kind::{Info, Resource, Subresource};
+use crate::table::{Cell, Column};
+use crate::validation::{
+    Errors, Path, dns1035_label, dns1123_label, dns1123_subdomain, json, port_name, port_number, validate_ip,
+};
+
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+const PATH_TYPES: [&str; 3] = ["Exact", "ImplementationSpecific", "Prefix"];
+/// The most hosts a row names.
+const SHOWN_HOSTS: usize = 3;
 
 impl Resource for Ingress {
     const INFO: Info = Info {
         short_names: &["ing"],
         subresources: &[Subresource::Status],
+        columns: &[
+            Column::NAME,
+            Column::text("Class", "The name of the IngressClass resource that should be used for additional configuration"),
+            Column::text("Hosts", "Hosts that incoming requests are matched against before the ingress rule"),
+            Column::text("Address", "Address is a list containing ingress points for the load-balancer"),
+            Column::text("Ports", "Ports of TLS configurations that open"),
+            Column::AGE,
+        ],
         has_generation: true,
         ..Info::namespaced("ingresses", "ingress")
     };
 
     spec_and_status!();
+
+    fn validate(&self, errors: &mut Errors) {
+        let at = Path::new("spec");
+        let empty = Default::default();
+        let spec = self.spec.as_ref().unwrap_or(&empty);
+        if list(&spec.rules).is_empty() && spec.default_backend.is_none() {
+            errors.invalid(&at, json(&spec.rules), "either `defaultBackend` or `rules` must be specified");
+        }
+        if let Some(backend) = &spec.default_backend {
+            validate_backend(backend, &at.child("defaultBackend"), errors);
+        }
+        for (i, rule) in list(&spec.rules).iter().enumerate() {
+            let rules = at.child("rules");
+            let at = rules.index(i);
+            validate_host(text(&rule.host), &at.child("host"), errors);
+            let Some(http) = &rule.http else { continue };
+            let paths = at.child("http");
+            let paths = paths.child("paths");
+            if http.paths.is_empty() {
+                errors.required(&paths, "");
+            }
+            for (i, path) in http.paths.iter().enumerate() {
+                validate_path(path, &paths.index(i), errors);
+            }
+        }
+        for (i, tls) in list(&spec.tls).iter().enumerate() {
+            let all = at.child("tls");
+            let at = all.index(i);
+            for (i, host) in list(&tls.hosts).iter().enumerate() {
+                errors.invalid_each(&at.child("hosts").index(i), host, host_rule(host));
+            }
+            if let Some(name) = tls.secret_name.as_ref().filter(|n| !n.is_empty()) {
+                errors.invalid_each(&at.child("secretName"), name, dns1123_subdomain(name));
+            }
+        }
+        if let Some(class) = &spec.ingress_class_name {
+            errors.invalid_each(&at.child("ingressClassName"), class, dns1123_subdomain(class));
+            let old = self.metadata.annotations.as_ref().and_then(|a| a.get(CLASS_ANNOTATION));
+            // Objects that exist may have both; only a new one is refused.
+            if let (Some(old), None) = (old, &self.metadata.uid) {
+                let at = Path::new("annotations");
+                errors.invalid(&at.child(CLASS_ANNOTATION), old, "can not be set when the class field is also set");
+            }
+        }
+    }
+
+    fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
+        let balancer = self.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+        let at = Path::new("status.loadBalancer.ingress");
+        for (i, point) in balancer.and_then(|b| b.ingress.as_ref()).into_iter().flatten().enumerate() {
+            if let Some(ip) = point.ip.as_ref().filter(|ip| !ip.is_empty()) {
+                validate_ip(ip, &at.index(i).child("ip"), errors);
+            }
+            if let Some(host) = point.hostname.as_ref().filter(|h| !h.is_empty()) {
+                errors.invalid_each(&at.index(i).child("hostname"), host, dns1123_subdomain(host));
+            }
+        }
+    }
+
+    fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
+        let spec = self.spec.as_ref();
+        let class = spec.and_then(|s| s.ingress_class_name.as_deref()).unwrap_or_default();
+        let tls = spec.is_some_and(|s| !list(&s.tls).is_empty());
+        let balancer = self.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+        let points: BTreeSet<&str> = balancer
+            .and_then(|b| b.ingress.as_ref())
+            .into_iter()
+            .flatten()
+            .filter_map(|p| p.ip.as_deref().filter(|ip| !ip.is_empty()).or(p.hostname.as_deref()))
+            .collect();
+        vec![
+            name_cell(&self.metadata),
+            or_none(class).into(),
+            hosts(self).into(),
+            points.into_iter().collect::<Vec<_>>().join(",").into(),
+            if tls { "80, 443" } else { "80" }.into(),
+            age_cell(&self.metadata, now),
+        ]
+    }
+}
+
+fn hosts(ingress: &Ingress) -> String {
+    let rules = ingress.spec.as_ref().map(|s| list(&s.rules)).unwrap_or_default();
+    let named: Vec<&str> = rules.iter().take(SHOWN_HOSTS).map(|r| text(&r.host)).filter(|h| !h.is_empty()).collect();
+    if named.is_empty() {
+        return "*".to_owned();
+    }
+    let more = rules.len().saturating_sub(SHOWN_HOSTS);
+    if more == 0 { named.join(",") } else { format!("{} + {more} more...", named.join(",")) }
+}
+
+/// A name, or one with `*` in place of its first label.
+fn host_rule(host: &str) -> Vec<String> {
+    match host.strip_prefix("*.") {
+        Some(rest) if dns1123_subdomain(rest).is_empty() => Vec::new(),
+        None if !host.contains('*') => dns1123_subdomain(host),
+        _ => vec!["a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')".to_owned()],
+    }
+}
+
+fn validate_host(host: &str, at: &Path<'_>, errors: &mut Errors) {
+    if host.is_empty() {
+        return;
+    }
+    if host.parse::<std::net::IpAddr>().is_ok() {
+        errors.invalid(at, host, "must be a DNS name, not an IP address");
+    }
+    errors.invalid_each(at, host, host_rule(host));
+}
+
+fn validate_path(path: &HTTPIngressPath, at: &Path<'_>, errors: &mut Errors) {
+    let url = text(&path.path);
+    let relative = !url.starts_with('/');
+    match path.path_type.as_str() {
+        "" => errors.required(&at.child("pathType"), "pathType must be specified"),
+        "Exact" | "Prefix" => {
+            if relative {
+                errors.invalid(&at.child("path"), url, "must be an absolute path");
+            }
+            for bad in ["//", "/./", "/../", "%2f", "%2F"].into_iter().filter(|bad| url.contains(bad)) {
+                errors.invalid(&at.child("path"), url, format!("must not contain '{bad}'"));
+            }
+            for bad in ["/..", "/."].into_iter().filter(|bad| url.ends_with(bad)) {
+                errors.invalid(&at.child("path"), url, format!("cannot end with '{bad}'"));
+            }
+        }
+        "ImplementationSpecific" if !url.is_empty() && relative => {
+            errors.invalid(&at.child("path"), url, "must be an absolute path");
+        }
+        "ImplementationSpecific" => {}
+        other => errors.not_supported(&at.child("pathType"), other, &PATH_TYPES),
+    }
+    validate_backend(&path.backend, &at.child("backend"), errors);
+}
+
+fn validate_backend(backend: &IngressBackend, at: &Path<'_>, errors: &mut Errors) {
+    match (&backend.resource, &backend.service) {
+        (Some(_), Some(_)) => errors.invalid(at, "", "cannot set both resource and service backends"),
+        (Some(resource), None) => {
+            let at = at.child("resource");
+            for (field, value) in [("kind", &resource.kind), ("name", &resource.name)] {
+                if value.is_empty() {
+                    errors.required(&at.child(field), "");
+                }
+            }
+            if let Some(group) = resource.api_group.as_ref().filter(|g| !g.is_empty()) {
+                errors.invalid_each(&at.child("apiGroup"), group, dns1123_subdomain(group));
+            }
+        }
+        (None, Some(service)) => validate_service(service, at, errors),
+        (None, None) => errors.invalid(at, "", "resource or service backend is required"),
+    }
+}
+
+fn validate_service(service: &IngressServiceBackend, at: &Path<'_>, errors: &mut Errors) {
+    let service_at = at.child("service");
+    if service.name.is_empty() {
+        errors.required(&service_at.child("name"), "");
+    } else if !dns1035_label(&service.name).is_empty() {
+        errors.invalid_each(&service_at.child("name"), &service.name, dns1123_label(&service.name));
+    }
+    let port = service.port.as_ref();
+    let name = port.map(|p| text(&p.name)).unwrap_or_default();
+    let number = port.and_then(|p| p.number).unwrap_or_default();
+    let port_at = service_at.child("port");
+    match (name.is_empty(), number == 0) {
+        (false, false) => errors.invalid(at, "", "cannot set both port name & port number"),
+        (false, true) => errors.invalid_each(&port_at.child("name"), name, port_name(name)),
+        (true, false) => {
+            for detail in port_number(number) {
+                errors.invalid(&port_at.child("number"), number, detail);
+            }
+        }
+        (true, true) => errors.required(at, "port name or number is required"),
+    }
 }

@@ -1,17 +1,83 @@
 //! PodDisruptionBudget: how many pods must stay when some are evicted.
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::meta::spec_and_status;
+use super::meta::{age_cell, name_cell, spec_and_status};
 use crate::kind::{Info, Resource, Subresource};
+use crate::table::{Cell, Column};
+use crate::validation::{Errors, Path, json, validate_label_selector};
 
 impl Resource for PodDisruptionBudget {
     const INFO: Info = Info {
         short_names: &["pdb"],
         subresources: &[Subresource::Status],
+        columns: &[
+            Column::NAME,
+            Column::text("Min Available", "The minimum number of pods that must be available."),
+            Column::text("Max Unavailable", "The maximum number of pods that may be unavailable."),
+            Column::integer("Allowed Disruptions", "Calculated number of pods that may be disrupted at this time."),
+            Column::AGE,
+        ],
         has_generation: true,
         ..Info::namespaced("poddisruptionbudgets", "poddisruptionbudget")
     };
 
     spec_and_status!();
+
+    fn validate(&self, errors: &mut Errors) {
+        let Some(spec) = &self.spec else { return };
+        let at = Path::new("spec");
+        if spec.min_available.is_some() && spec.max_unavailable.is_some() {
+            errors.invalid(&at, json(spec), "minAvailable and maxUnavailable cannot be both set");
+        }
+        for (field, value) in [("minAvailable", &spec.min_available), ("maxUnavailable", &spec.max_unavailable)] {
+            if let Some(value) = value {
+                validate_share(value, &at.child(field), errors);
+            }
+        }
+        if let Some(selector) = &spec.selector {
+            validate_label_selector(selector, &at.child("selector"), errors);
+        }
+        if let Some(policy) = spec.unhealthy_pod_eviction_policy.as_deref() {
+            if !matches!(policy, "AlwaysAllow" | "IfHealthyBudget") {
+                let at = at.child("unhealthyPodEvictionPolicy");
+                errors.not_supported(&at, policy, &["AlwaysAllow", "IfHealthyBudget"]);
+            }
+        }
+    }
+
+    fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
+        let shown = |value: Option<&IntOrString>| -> Cell {
+            match value {
+                None => "N/A".into(),
+                Some(IntOrString::Int(n)) => n.to_string().into(),
+                Some(IntOrString::String(s)) => s.clone().into(),
+            }
+        };
+        let spec = self.spec.as_ref();
+        vec![
+            name_cell(&self.metadata),
+            shown(spec.and_then(|s| s.min_available.as_ref())),
+            shown(spec.and_then(|s| s.max_unavailable.as_ref())),
+            self.status.as_ref().and_then(|s| s.disruptions_allowed).unwrap_or_default().into(),
+            age_cell(&self.metadata, now),
+        ]
+    }
+}
+
+/// A number of pods, or a percentage of them up to 100.
+fn validate_share(value: &IntOrString, at: &Path<'_>, errors: &mut Errors) {
+    match value {
+        IntOrString::Int(n) if *n < 0 => errors.invalid(at, *n, "must be greater than or equal to 0"),
+        IntOrString::Int(_) => {}
+        IntOrString::String(text) => {
+            let number = text.strip_suffix('%').filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+            match number.map(|n| n.parse::<u32>().unwrap_or(u32::MAX)) {
+                None => errors.invalid(at, text, "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"),
+                Some(101..) => errors.invalid(at, text, "must not be greater than 100%"),
+                Some(_) => {}
+            }
+        }
+    }
 }

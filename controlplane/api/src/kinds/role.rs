@@ -2,12 +2,16 @@
 
 use k8s_openapi::api::rbac::v1::Role;
 
-use crate::kind::{Info, NameRule, Resource};
+use super::fields::list;
+use super::access::validate_rules;
+use crate::kind::{Info, NameRule, Resource, Scope};
+use crate::validation::Errors;
 
 impl Resource for Role {
-    const INFO: Info = Info {
-        name_rule: NameRule::PathSegment,
-        create_on_update: true,
-        ..Info::namespaced("roles", "role")
-    };
+    const INFO: Info =
+        Info { name_rule: NameRule::PathSegment, create_on_update: true, ..Info::namespaced("roles", "role") };
+
+    fn validate(&self, errors: &mut Errors) {
+        validate_rules(list(&self.rules), Scope::Namespaced, errors);
+    }
 }

@@ -2,11 +2,103 @@
 
 use k8s_openapi::api::storage::v1::StorageClass;
 
+use super::fields::{default_to, is_true, text};
+use super::meta::age_cell;
 use crate::kind::{Info, Resource};
+use crate::table::{Cell, Column};
+use crate::validation::{Errors, IMMUTABLE, Path, qualified_name};
+
+/// The most bytes of all parameters, and the most of them.
+const PARAMETERS_MAX_BYTES: usize = 256 * 1024;
+const PARAMETERS_MAX: usize = 512;
+const DEFAULT_ANNOTATIONS: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 
 impl Resource for StorageClass {
     const INFO: Info = Info {
         short_names: &["sc"],
+        columns: &[
+            Column::NAME,
+            Column::text("Provisioner", "provisioner indicates the type of the provisioner."),
+            Column::text("ReclaimPolicy", "reclaimPolicy controls the reclaimPolicy for dynamically provisioned PersistentVolumes of this storage class. Defaults to Delete."),
+            Column::text("VolumeBindingMode", "volumeBindingMode indicates how PersistentVolumeClaims should be provisioned and bound."),
+            Column::text("AllowVolumeExpansion", "allowVolumeExpansion shows whether the storage class allow volume expand."),
+            Column::AGE,
+        ],
         ..Info::cluster("storageclasses", "storageclass")
     };
+
+    fn apply_defaults(&mut self) {
+        default_to(&mut self.reclaim_policy, "Delete");
+        default_to(&mut self.volume_binding_mode, "Immediate");
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        if self.provisioner.is_empty() {
+            errors.required(&Path::new("provisioner"), "");
+        } else {
+            let lower = self.provisioner.to_lowercase();
+            errors.invalid_each(&Path::new("provisioner"), &self.provisioner, qualified_name(&lower));
+        }
+        validate_parameters(self.parameters.as_ref(), &Path::new("parameters"), errors);
+        let policy = text(&self.reclaim_policy);
+        if !policy.is_empty() && !matches!(policy, "Delete" | "Retain") {
+            errors.not_supported(&Path::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
+        }
+        match text(&self.volume_binding_mode) {
+            "" => errors.required(&Path::new("volumeBindingMode"), ""),
+            "Immediate" | "WaitForFirstConsumer" => {}
+            other => {
+                let supported = ["Immediate", "WaitForFirstConsumer"];
+                errors.not_supported(&Path::new("volumeBindingMode"), other, &supported);
+            }
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let changed = [
+            ("parameters", self.parameters != old.parameters),
+            ("provisioner", self.provisioner != old.provisioner),
+            ("reclaimPolicy", self.reclaim_policy != old.reclaim_policy),
+        ];
+        for (field, _) in changed.into_iter().filter(|(_, changed)| *changed) {
+            errors.forbidden(&Path::new(field), format!("updates to {field} are forbidden."));
+        }
+        if self.volume_binding_mode != old.volume_binding_mode {
+            errors.invalid(&Path::new("volumeBindingMode"), text(&self.volume_binding_mode), IMMUTABLE);
+        }
+    }
+
+    fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
+        let annotations = self.metadata.annotations.as_ref();
+        let is_default = DEFAULT_ANNOTATIONS.iter().any(|a| annotations.and_then(|all| all.get(*a)).is_some_and(|v| v == "true"));
+        let name = text(&self.metadata.name);
+        vec![
+            if is_default { format!("{name} (default)") } else { name.to_owned() }.into(),
+            self.provisioner.clone().into(),
+            self.reclaim_policy.as_deref().unwrap_or("Delete").into(),
+            self.volume_binding_mode.as_deref().unwrap_or("Immediate").into(),
+            is_true(self.allow_volume_expansion).to_string().into(),
+            age_cell(&self.metadata, now),
+        ]
+    }
+}
+
+/// The parameters of a class of storage.
+pub(super) fn validate_parameters(
+    parameters: Option<&std::collections::BTreeMap<String, String>>,
+    at: &Path<'_>,
+    errors: &mut Errors,
+) {
+    let Some(parameters) = parameters else { return };
+    if parameters.len() > PARAMETERS_MAX {
+        errors.too_long(at, PARAMETERS_MAX);
+        return;
+    }
+    if parameters.contains_key("") {
+        errors.invalid(at, "", "field can not be empty.");
+    }
+    if parameters.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > PARAMETERS_MAX_BYTES {
+        errors.too_long(at, PARAMETERS_MAX_BYTES);
+    }
 }

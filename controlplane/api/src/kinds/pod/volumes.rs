@@ -1,7 +1,8 @@
 //! The rules for a pod's volumes (`ValidateVolumes`): one source each, with what that source needs.
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, KeyToPath, PersistentVolumeClaimSpec, ProjectedVolumeSource, Volume, VolumeProjection,
+    ClusterTrustBundleProjection, DownwardAPIVolumeFile, KeyToPath, PersistentVolumeClaimSpec, ProjectedVolumeSource,
+    ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
 use super::containers::validate_pull_policy;
@@ -352,37 +353,11 @@ fn validate_projection<'a>(
     }
     if let Some(token) = &source.service_account_token {
         count += 1;
-        let seconds = token.expiration_seconds.unwrap_or_default();
-        let seconds_at = source_at.child("serviceAccountToken");
-        let seconds_at = seconds_at.child("expirationSeconds");
-        if seconds < 600 {
-            errors.invalid(&seconds_at, seconds, "may not specify a duration less than 10 minutes");
-        }
-        if seconds > 1 << 32 {
-            errors.invalid(&seconds_at, seconds, "may not specify a duration larger than 2^32 seconds");
-        }
-        if token.path.is_empty() {
-            errors.required(&at.child("path"), "");
-        } else {
-            validate_local_path(&token.path, &at.child("path"), errors);
-        }
+        validate_token(token, at, &source_at.child("serviceAccountToken"), errors);
     }
     if let Some(bundle) = &source.cluster_trust_bundle {
         count += 1;
-        let at = source_at.child("clusterTrustBundle");
-        match (&bundle.name, &bundle.signer_name) {
-            (Some(_), Some(_)) => errors.invalid(&at, json(bundle), "only one of name and signerName may be used"),
-            (None, None) => errors.required(&at, "either name or signerName must be specified"),
-            (Some(name), None) if name.is_empty() => errors.required(&at.child("name"), "must be a valid object name"),
-            (None, Some(name)) if name.is_empty() => {
-                errors.required(&at.child("signerName"), "must be a valid signer name");
-            }
-            _ => {}
-        }
-        if bundle.path.is_empty() {
-            errors.required(&at.child("path"), "");
-        }
-        validate_local_path(&bundle.path, &at.child("path"), errors);
+        validate_bundle(bundle, &source_at.child("clusterTrustBundle"), errors);
         take(&bundle.path, &bundle.path, errors);
     }
     if let Some(certificate) = &source.pod_certificate {
@@ -399,84 +374,91 @@ fn validate_projection<'a>(
     }
 }
 
-/// Sources that other clusters mount; they are kept and checked for what they cannot be without.
-fn validate_rare(v: &Volume, first: &str, at: &Path<'_>, errors: &mut Errors) {
-    let need = |fields: &[(&str, bool)], source: &str, errors: &mut Errors| {
-        for (field, missing) in fields {
-            if *missing {
-                errors.required(&at.child(source).child(field), "");
-            }
-        }
-    };
-    match first {
-        "gitRepo" => {
-            let Some(git) = &v.git_repo else { return };
-            need(&[("repository", git.repository.is_empty())], first, errors);
-            validate_descending_path(text(&git.directory), &at.child(first).child("directory"), errors);
-        }
-        "gcePersistentDisk" => {
-            let missing = v.gce_persistent_disk.as_ref().is_some_and(|d| d.pd_name.is_empty());
-            need(&[("pdName", missing)], "persistentDisk", errors);
-        }
-        "awsElasticBlockStore" => {
-            let missing = v.aws_elastic_block_store.as_ref().is_some_and(|d| d.volume_id.is_empty());
-            need(&[("volumeID", missing)], first, errors);
-        }
-        "iscsi" => {
-            let Some(iscsi) = &v.iscsi else { return };
-            need(&[("targetPortal", iscsi.target_portal.is_empty()), ("iqn", iscsi.iqn.is_empty())], first, errors);
-        }
-        "glusterfs" => {
-            let Some(g) = &v.glusterfs else { return };
-            need(&[("endpoints", g.endpoints.is_empty()), ("path", g.path.is_empty())], first, errors);
-        }
-        "rbd" => {
-            let Some(rbd) = &v.rbd else { return };
-            need(&[("monitors", rbd.monitors.is_empty()), ("image", rbd.image.is_empty())], first, errors);
-        }
-        "cinder" => {
-            let missing = v.cinder.as_ref().is_some_and(|c| c.volume_id.is_empty());
-            need(&[("volumeID", missing)], first, errors);
-        }
-        "cephFS" => {
-            let missing = v.cephfs.as_ref().is_some_and(|c| c.monitors.is_empty());
-            need(&[("monitors", missing)], "cephfs", errors);
-        }
-        "flexVolume" => {
-            let missing = v.flex_volume.as_ref().is_some_and(|f| f.driver.is_empty());
-            need(&[("driver", missing)], first, errors);
-        }
-        "azureFile" => {
-            let Some(file) = &v.azure_file else { return };
-            let fields = [("secretName", file.secret_name.is_empty()), ("shareName", file.share_name.is_empty())];
-            need(&fields, first, errors);
-        }
-        "azureDisk" => {
-            let Some(disk) = &v.azure_disk else { return };
-            need(&[("diskName", disk.disk_name.is_empty()), ("diskURI", disk.disk_uri.is_empty())], first, errors);
-        }
-        "vsphereVolume" => {
-            let missing = v.vsphere_volume.as_ref().is_some_and(|d| d.volume_path.is_empty());
-            need(&[("volumePath", missing)], first, errors);
-        }
-        "photonPersistentDisk" => {
-            let missing = v.photon_persistent_disk.as_ref().is_some_and(|d| d.pd_id.is_empty());
-            need(&[("pdID", missing)], first, errors);
-        }
-        "portworxVolume" => {
-            let missing = v.portworx_volume.as_ref().is_some_and(|d| d.volume_id.is_empty());
-            need(&[("volumeID", missing)], first, errors);
-        }
-        "scaleIO" => {
-            let Some(s) = &v.scale_io else { return };
-            let fields = [
-                ("gateway", s.gateway.is_empty()),
-                ("system", s.system.is_empty()),
-                ("volumeName", text(&s.volume_name).is_empty()),
-            ];
-            need(&fields, first, errors);
+fn validate_token(token: &ServiceAccountTokenProjection, at: &Path<'_>, token_at: &Path<'_>, errors: &mut Errors) {
+    let seconds = token.expiration_seconds.unwrap_or_default();
+    let seconds_at = token_at.child("expirationSeconds");
+    if seconds < 600 {
+        errors.invalid(&seconds_at, seconds, "may not specify a duration less than 10 minutes");
+    }
+    if seconds > 1 << 32 {
+        errors.invalid(&seconds_at, seconds, "may not specify a duration larger than 2^32 seconds");
+    }
+    if token.path.is_empty() {
+        errors.required(&at.child("path"), "");
+    } else {
+        validate_local_path(&token.path, &at.child("path"), errors);
+    }
+}
+
+fn validate_bundle(bundle: &ClusterTrustBundleProjection, at: &Path<'_>, errors: &mut Errors) {
+    match (&bundle.name, &bundle.signer_name) {
+        (Some(_), Some(_)) => errors.invalid(at, json(bundle), "only one of name and signerName may be used"),
+        (None, None) => errors.required(at, "either name or signerName must be specified"),
+        (Some(name), None) if name.is_empty() => errors.required(&at.child("name"), "must be a valid object name"),
+        (None, Some(name)) if name.is_empty() => {
+            errors.required(&at.child("signerName"), "must be a valid signer name");
         }
         _ => {}
+    }
+    if bundle.path.is_empty() {
+        errors.required(&at.child("path"), "");
+    }
+    validate_local_path(&bundle.path, &at.child("path"), errors);
+}
+
+/// Sources that other clusters mount; they are kept and checked for what they cannot be without.
+fn validate_rare(v: &Volume, first: &str, at: &Path<'_>, errors: &mut Errors) {
+    if let ("gitRepo", Some(git)) = (first, &v.git_repo) {
+        validate_descending_path(text(&git.directory), &at.child(first).child("directory"), errors);
+    }
+    // Two sources are named otherwise in paths than in the object.
+    let shown = match first {
+        "gcePersistentDisk" => "persistentDisk",
+        "cephFS" => "cephfs",
+        other => other,
+    };
+    for (field, value) in needed_by_disks(v, first).into_iter().chain(needed_by_shares(v, first)) {
+        if value.is_empty() {
+            errors.required(&at.child(shown).child(field), "");
+        }
+    }
+}
+
+/// Fields that must not be empty, of sources that are disks.
+fn needed_by_disks<'a>(v: &'a Volume, first: &str) -> Vec<(&'static str, &'a str)> {
+    match first {
+        "gcePersistentDisk" => v.gce_persistent_disk.iter().map(|d| ("pdName", &*d.pd_name)).collect(),
+        "awsElasticBlockStore" => v.aws_elastic_block_store.iter().map(|d| ("volumeID", &*d.volume_id)).collect(),
+        "cinder" => v.cinder.iter().map(|c| ("volumeID", &*c.volume_id)).collect(),
+        "vsphereVolume" => v.vsphere_volume.iter().map(|d| ("volumePath", &*d.volume_path)).collect(),
+        "photonPersistentDisk" => v.photon_persistent_disk.iter().map(|d| ("pdID", &*d.pd_id)).collect(),
+        "portworxVolume" => v.portworx_volume.iter().map(|d| ("volumeID", &*d.volume_id)).collect(),
+        "flexVolume" => v.flex_volume.iter().map(|f| ("driver", &*f.driver)).collect(),
+        "azureDisk" => {
+            v.azure_disk.iter().flat_map(|d| [("diskName", &*d.disk_name), ("diskURI", &*d.disk_uri)]).collect()
+        }
+        "iscsi" => v.iscsi.iter().flat_map(|i| [("targetPortal", &*i.target_portal), ("iqn", &*i.iqn)]).collect(),
+        "scaleIO" => v
+            .scale_io
+            .iter()
+            .flat_map(|s| [("gateway", &*s.gateway), ("system", &*s.system), ("volumeName", text(&s.volume_name))])
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Fields that must not be empty, of sources that are shared over a network.
+fn needed_by_shares<'a>(v: &'a Volume, first: &str) -> Vec<(&'static str, &'a str)> {
+    let one = |list: &'a [String]| list.first().map_or("", String::as_str);
+    match first {
+        "gitRepo" => v.git_repo.iter().map(|g| ("repository", &*g.repository)).collect(),
+        "cephFS" => v.cephfs.iter().map(|c| ("monitors", one(&c.monitors))).collect(),
+        "rbd" => v.rbd.iter().flat_map(|r| [("monitors", one(&r.monitors)), ("image", &*r.image)]).collect(),
+        "glusterfs" => v.glusterfs.iter().flat_map(|g| [("endpoints", &*g.endpoints), ("path", &*g.path)]).collect(),
+        "azureFile" => {
+            v.azure_file.iter().flat_map(|f| [("secretName", &*f.secret_name), ("shareName", &*f.share_name)]).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
