@@ -2,10 +2,47 @@
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 
+use super::fields::list;
+use super::meta::{age_cell, name_cell};
 use crate::kind::{Info, Resource};
+use crate::table::{Cell, Column};
+use crate::validation::{Errors, IMMUTABLE, Path, json, validate_non_negative};
 
 impl Resource for ControllerRevision {
     const INFO: Info = Info {
+        columns: &[
+            Column::NAME,
+            Column::text("Controller", "Controller of the object"),
+            Column::text("Revision", "Revision indicates the revision of the state represented by Data."),
+            Column::AGE,
+        ],
         ..Info::namespaced("controllerrevisions", "controllerrevision")
     };
+
+    fn validate(&self, errors: &mut Errors) {
+        if self.data.is_none() {
+            errors.required(&Path::new("data"), "data is mandatory");
+        }
+        validate_non_negative(self.revision, &Path::new("revision"), errors);
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        if self.data != old.data {
+            errors.invalid(&Path::new("data"), json(&self.data), IMMUTABLE);
+        }
+    }
+
+    fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
+        let owner = list(&self.metadata.owner_references).iter().find(|o| o.controller == Some(true));
+        let controller = owner.map(|o| {
+            let group = o.api_version.split_once('/').map_or_else(String::new, |(group, _)| format!(".{group}"));
+            format!("{}{group}/{}", o.kind.to_lowercase(), o.name)
+        });
+        vec![
+            name_cell(&self.metadata),
+            controller.unwrap_or_else(|| "<none>".to_owned()).into(),
+            self.revision.into(),
+            age_cell(&self.metadata, now),
+        ]
+    }
 }

@@ -156,3 +156,81 @@ fn validate_strategy(strategy: Option<&DeploymentStrategy>, at: &Path<'_>, error
         (other, _) => errors.not_supported(at, other, &["Recreate", "RollingUpdate"]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{created, expect, faults, row, update_faults, with};
+
+    fn deployment(spec: Value) -> Value {
+        let base = json!({"metadata": {"name": "d", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}});
+        with(base, json!({ "spec": spec }))
+    }
+
+    #[test]
+    fn defaults() {
+        let made: Deployment = created(deployment(json!({})));
+        let spec = serde_json::to_value(made.spec.unwrap()).unwrap();
+        assert_eq!(spec["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}));
+        assert_eq!((&spec["replicas"], &spec["revisionHistoryLimit"], &spec["progressDeadlineSeconds"]), (&json!(1), &json!(10), &json!(600)));
+        assert_eq!(spec["template"]["spec"]["restartPolicy"], "Always");
+        // Only a Pod itself has these.
+        assert_eq!(spec["template"]["spec"].get("enableServiceLinks"), None);
+    }
+
+    #[test]
+    fn new_deployments() {
+        let check = |spec: Value, expected: &[&str]| expect(&faults::<Deployment>(deployment(spec)), expected);
+        check(json!({}), &[]);
+        check(json!({"replicas": -1}), &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]);
+        check(
+            json!({"selector": {"matchLabels": {"a": "c"}}}),
+            &["spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"],
+        );
+        check(json!({"selector": {"matchLabels": null}}), &["spec.selector: Invalid value: {}: empty selector is invalid for deployment"]);
+        check(
+            json!({"template": {"spec": {"restartPolicy": "Never", "activeDeadlineSeconds": 5, "containers": [{"name": "c"}]}}}),
+            &[
+                "spec.template.spec.containers[0].image: Required value",
+                "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+                "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicaSet is not Supported",
+            ],
+        );
+        check(
+            json!({"strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": "0%"}}}),
+            &["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"],
+        );
+        check(
+            json!({"strategy": {"rollingUpdate": {"maxUnavailable": "101%", "maxSurge": "x"}}}),
+            &[
+                "spec.strategy.rollingUpdate.maxSurge: Invalid value: \"x\": a valid percent string",
+                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%",
+            ],
+        );
+        check(
+            json!({"strategy": {"type": "Recreate", "rollingUpdate": {}}}),
+            &["spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"],
+        );
+        check(
+            json!({"minReadySeconds": 600}),
+            &["spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"],
+        );
+    }
+
+    #[test]
+    fn changed_deployments() {
+        let new = deployment(json!({"selector": {"matchLabels": {"a": "b", "c": "d"}}, "template": {"metadata": {"labels": {"c": "d"}}}}));
+        expect(
+            &update_faults::<Deployment>(deployment(json!({})), new),
+            &["spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\",\"c\":\"d\"}}: field is immutable"],
+        );
+    }
+
+    #[test]
+    fn rows() {
+        let line = row::<Deployment>(with(deployment(json!({"replicas": 3})), json!({"status": {"readyReplicas": 1, "updatedReplicas": 2, "availableReplicas": 1}})));
+        assert_eq!(line, "d|1/3|2|1|5m|c|i:1|a=b");
+    }
+}

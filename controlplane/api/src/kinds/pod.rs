@@ -3,6 +3,8 @@
 mod containers;
 mod defaults;
 mod env;
+mod probes;
+mod requirements;
 mod resources;
 mod row;
 mod scheduling;
@@ -17,8 +19,9 @@ use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 
-pub(crate) use containers::{validate_amount, validate_protocol};
+pub(crate) use containers::validate_protocol;
 pub(crate) use defaults::default_template;
+pub(crate) use requirements::validate_amount;
 pub(crate) use scheduling::validate_effect;
 pub(crate) use spec::validate_template;
 

@@ -109,3 +109,22 @@ impl Resource for ReplicationController {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{created, expect, faults, row, with};
+
+    #[test]
+    fn replication_controllers() {
+        let base = json!({"metadata": {"name": "d", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": {"template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}});
+        let rc = |rest: Value| with(base.clone(), rest);
+        let made: ReplicationController = created(rc(json!({})));
+        assert_eq!(made.spec.unwrap().selector, made.metadata.labels);
+        expect(&faults::<ReplicationController>(rc(json!({}))), &[]);
+        expect(&faults::<ReplicationController>(rc(json!({"spec": {"template": null}}))), &["spec.selector: Required value", "spec.template: Required value"]);
+        assert_eq!(row::<ReplicationController>(rc(json!({"spec": {"replicas": 2, "selector": {"a": "b"}}}))), "d|2|0|0|5m|c|i:1|a=b");
+    }
+}

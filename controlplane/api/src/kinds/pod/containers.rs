@@ -4,20 +4,18 @@
 use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, ContainerResizePolicy, ContainerRestartRule, EphemeralContainer, Lifecycle,
-    LifecycleHandler, Probe, ResourceRequirements, VolumeDevice, VolumeMount,
+    Container, ContainerPort, ContainerResizePolicy, ContainerRestartRule, EphemeralContainer, ResourceRequirements,
+    VolumeDevice, VolumeMount,
 };
 
-use super::resources::{is_native, is_overcommit_allowed, is_pod_level, is_sidecar};
+use super::probes::validate_lifecycle_and_probes;
+use super::requirements::{Level, validate_resources};
+use super::resources::is_sidecar;
 use super::spec::Context;
 use super::volumes::{validate_descending_path, validate_no_backsteps};
 use super::{env, security};
-use crate::kinds::fields::{ResourceList, is_true, list, text};
-use crate::quantity::Amount;
-use crate::validation::{
-    Errors, Path, dns1123_label, http_header_name, json, port_name, port_number, qualified_name, validate_non_negative,
-    validate_port,
-};
+use crate::kinds::fields::{is_true, list, text};
+use crate::validation::{Errors, Path, dns1123_label, json, port_name, port_number};
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
@@ -366,128 +364,6 @@ fn validate_devices(context: &Context<'_>, container: &Container, at: &Path<'_>,
     }
 }
 
-/// Whose resources they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Level {
-    Container,
-    Pod,
-}
-
-/// Requests and limits: known names, good amounts, no request above its limit.
-pub(super) fn validate_resources(
-    context: &Context<'_>,
-    resources: &ResourceRequirements,
-    level: Level,
-    at: &Path<'_>,
-    errors: &mut Errors,
-) {
-    let (limits_at, requests_at) = (at.child("limits"), at.child("requests"));
-    let limits = resources.limits.as_ref();
-    let (mut compute, mut huge) = (false, false);
-    for (of, list_at) in [(limits, &limits_at), (resources.requests.as_ref(), &requests_at)] {
-        for (name, quantity) in of.into_iter().flatten() {
-            validate_resource_name(name, level, &list_at.key(name), errors);
-            validate_amount(name, &quantity.0, &list_at.key(name), errors);
-            compute |= matches!(name.as_str(), "cpu" | "memory");
-            huge |= name.starts_with("hugepages-");
-            if std::ptr::eq(list_at, &requests_at) {
-                validate_against_limit(name, &quantity.0, limits, at, errors);
-            }
-        }
-    }
-    if huge && !compute {
-        errors.forbidden(at, "HugePages require cpu or memory");
-    }
-    let claims = list(&resources.claims);
-    for (i, claim) in claims.iter().enumerate() {
-        let claims_at = at.child("claims");
-        let at = claims_at.index(i);
-        let known = list(&context.spec.resource_claims);
-        if claim.name.is_empty() {
-            errors.required(&at, "");
-            continue;
-        }
-        if claims[..i].iter().any(|c| c.name == claim.name && (c.request == claim.request || text(&c.request).is_empty())) {
-            errors.duplicate(&at, &claim.name);
-        }
-        if !known.iter().any(|c| c.name == claim.name) {
-            errors.not_found(&at, &claim.name);
-        }
-    }
-}
-
-fn validate_against_limit(name: &str, request: &str, limits: Option<&ResourceList>, at: &Path<'_>, errors: &mut Errors) {
-    let limit = limits.and_then(|l| l.get(name));
-    let Some(limit) = limit else {
-        if !is_overcommit_allowed(name) {
-            errors.required(&at.child("limits"), "Limit must be set for non overcommitable resources");
-        }
-        return;
-    };
-    let (Ok(asked), Ok(most)) = (Amount::parse(request), Amount::of(limit)) else { return };
-    if asked != most && !is_overcommit_allowed(name) {
-        errors.invalid(&at.child("requests"), request, format!("must be equal to {name} limit of {}", limit.0));
-    } else if asked > most {
-        let detail = format!("must be less than or equal to {name} limit of {}", limit.0);
-        errors.invalid(&at.child("requests"), request, detail);
-    }
-}
-
-fn validate_resource_name(name: &str, level: Level, at: &Path<'_>, errors: &mut Errors) {
-    let broken = qualified_name(name);
-    if !broken.is_empty() {
-        errors.invalid_each(at, name, broken);
-        return;
-    }
-    let huge = name.starts_with("hugepages-");
-    if !name.contains('/') {
-        const STANDARD: [&str; 21] = [
-            "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage",
-            "limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services",
-            "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims", "storage",
-            "requests.storage", "services.nodeports", "services.loadbalancers", "storage",
-        ];
-        if !huge && !STANDARD.contains(&name) {
-            errors.invalid(at, name, "must be a standard resource type or fully qualified");
-        }
-        if level == Level::Container && !huge && !matches!(name, "cpu" | "memory" | "ephemeral-storage") {
-            errors.invalid(at, name, "must be a standard resource for containers");
-        }
-    } else if level == Level::Container && !is_native(name) {
-        // An extended resource's quota is `requests.<name>`, so that must be a good name as well.
-        if name.starts_with("requests.") || !qualified_name(&format!("requests.{name}")).is_empty() {
-            errors.invalid(at, name, "doesn't follow extended resource name standard");
-        }
-    }
-    if level == Level::Pod && !is_pod_level(name) {
-        errors.not_supported(at, name, &["cpu", "hugepages-", "memory"]);
-    }
-}
-
-/// An amount of a resource: not negative, and whole where the resource has no parts (`ValidateResourceQuantityValue`).
-pub(crate) fn validate_amount(name: &str, quantity: &str, at: &Path<'_>, errors: &mut Errors) {
-    let amount = match Amount::parse(quantity) {
-        Ok(amount) => amount,
-        Err(e) => return errors.invalid(at, quantity, e.to_string()),
-    };
-    if amount.is_negative() {
-        errors.invalid(at, quantity, "must be greater than or equal to 0");
-    }
-    const COUNTED: [&str; 9] = [
-        "pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps",
-        "persistentvolumeclaims", "services.nodeports", "services.loadbalancers",
-    ];
-    let integer = COUNTED.contains(&name) || (!is_native(name) && name.contains('/'));
-    if integer && amount.milli() % 1000 != 0 {
-        errors.invalid(at, quantity, "must be an integer");
-    }
-    if let Some(page) = name.strip_prefix("hugepages-").and_then(|p| Amount::parse(p).ok()) {
-        if page.value() == 0 || amount.value() % page.value() != 0 || amount.value() < 0 {
-            errors.invalid(at, quantity, format!("{quantity} is not positive integer multiple of {name}"));
-        }
-    }
-}
-
 fn validate_resize_policy(context: &Context<'_>, policies: &[ContainerResizePolicy], at: &Path<'_>, errors: &mut Errors) {
     for (i, policy) in policies.iter().enumerate() {
         if policies[..i].iter().any(|p| p.resource_name == policy.resource_name) {
@@ -540,112 +416,5 @@ fn validate_restart(container: &Container, at: &Path<'_>, errors: &mut Errors) {
         if list(&codes.values).is_empty() {
             errors.invalid(&at.child("values"), json(&codes.values), "must have at least one value");
         }
-    }
-}
-
-fn validate_lifecycle_and_probes(context: &Context<'_>, container: &Container, at: &Path<'_>, errors: &mut Errors) {
-    if let Some(lifecycle) = &container.lifecycle {
-        validate_lifecycle(context, lifecycle, &at.child("lifecycle"), errors);
-    }
-    for (field, probe) in [
-        ("livenessProbe", &container.liveness_probe),
-        ("readinessProbe", &container.readiness_probe),
-        ("startupProbe", &container.startup_probe),
-    ] {
-        let Some(probe) = probe else { continue };
-        let at = at.child(field);
-        validate_probe(probe, &at, errors);
-        if field == "readinessProbe" {
-            if let Some(seconds) = probe.termination_grace_period_seconds {
-                let at = at.child("terminationGracePeriodSeconds");
-                errors.invalid(&at, seconds, "must not be set for readinessProbes");
-            }
-        } else if probe.success_threshold != Some(1) {
-            errors.invalid(&at.child("successThreshold"), probe.success_threshold.unwrap_or_default(), "must be 1");
-        }
-    }
-}
-
-fn validate_lifecycle(context: &Context<'_>, lifecycle: &Lifecycle, at: &Path<'_>, errors: &mut Errors) {
-    for (field, handler) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
-        let Some(handler) = handler else { continue };
-        let LifecycleHandler { exec, http_get, sleep, tcp_socket } = handler;
-        let probe = Probe {
-            exec: exec.clone(),
-            http_get: http_get.clone(),
-            tcp_socket: tcp_socket.clone(),
-            ..Default::default()
-        };
-        let at = at.child(field);
-        let seconds = sleep.as_ref().map(|s| s.seconds);
-        validate_handler(&probe, seconds, context.spec.termination_grace_period_seconds, &at, errors);
-    }
-}
-
-fn validate_probe(probe: &Probe, at: &Path<'_>, errors: &mut Errors) {
-    validate_handler(probe, None, None, at, errors);
-    for (field, value) in [
-        ("initialDelaySeconds", probe.initial_delay_seconds),
-        ("timeoutSeconds", probe.timeout_seconds),
-        ("periodSeconds", probe.period_seconds),
-        ("successThreshold", probe.success_threshold),
-        ("failureThreshold", probe.failure_threshold),
-    ] {
-        validate_non_negative(value.unwrap_or_default(), &at.child(field), errors);
-    }
-    if let Some(seconds) = probe.termination_grace_period_seconds.filter(|s| *s <= 0) {
-        errors.invalid(&at.child("terminationGracePeriodSeconds"), seconds, "must be greater than 0");
-    }
-}
-
-/// Exactly one way to ask a container something: those of a probe, or to sleep.
-fn validate_handler(probe: &Probe, sleep: Option<i64>, grace: Option<i64>, at: &Path<'_>, errors: &mut Errors) {
-    let set = [
-        ("exec", probe.exec.is_some()),
-        ("httpGet", probe.http_get.is_some()),
-        ("tcpSocket", probe.tcp_socket.is_some()),
-        ("grpc", probe.grpc.is_some()),
-        ("sleep", sleep.is_some()),
-    ];
-    let mut set = set.into_iter().filter(|(_, set)| *set).map(|(field, _)| field);
-    let Some(first) = set.next() else {
-        errors.required(at, "must specify a handler type");
-        return;
-    };
-    let first_at = at.child(first);
-    if let (Some(exec), "exec") = (&probe.exec, first) {
-        if list(&exec.command).is_empty() {
-            errors.required(&first_at.child("command"), "");
-        }
-    }
-    if let (Some(http), "httpGet") = (&probe.http_get, first) {
-        if text(&http.path).is_empty() {
-            errors.required(&first_at.child("path"), "");
-        }
-        validate_port(&http.port, &first_at.child("port"), errors);
-        let scheme = text(&http.scheme);
-        if !matches!(scheme, "HTTP" | "HTTPS") {
-            errors.not_supported(&first_at.child("scheme"), scheme, &["HTTP", "HTTPS"]);
-        }
-        for header in list(&http.http_headers) {
-            errors.invalid_each(&first_at.child("httpHeaders"), &header.name, http_header_name(&header.name));
-        }
-    }
-    if let (Some(tcp), "tcpSocket") = (&probe.tcp_socket, first) {
-        validate_port(&tcp.port, &first_at.child("port"), errors);
-    }
-    if let (Some(grpc), "grpc") = (&probe.grpc, first) {
-        for detail in port_number(grpc.port) {
-            errors.invalid(&first_at.child("port"), grpc.port, detail);
-        }
-    }
-    if let (Some(seconds), Some(grace), "sleep") = (sleep, grace, first) {
-        if seconds < 0 || seconds > grace {
-            let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
-            errors.invalid(&first_at, seconds, detail);
-        }
-    }
-    for other in set {
-        errors.forbidden(&at.child(other), "may not specify more than 1 handler type");
     }
 }

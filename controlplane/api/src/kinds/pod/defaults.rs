@@ -2,7 +2,7 @@
 //! nothing but the object.
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, DownwardAPIVolumeFile, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle, Pod, PodSpec,
+    Container, ContainerPort, DownwardAPIVolumeFile, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle, Pod, PodIP, PodSpec,
     PodTemplateSpec, Probe, ResourceRequirements, Volume, VolumeMount,
 };
 
@@ -31,6 +31,17 @@ pub(crate) fn default_pod(pod: &mut Pod) {
     }
     default_spec(spec);
     resources::default_pod_level(spec);
+    // One address and the list of addresses are the same thing; the lone one wins.
+    if let Some(status) = &mut pod.status {
+        let first = status.pod_ips.as_ref().and_then(|ips| ips.first()).map(|ip| ip.ip.clone());
+        match (&status.pod_ip, first) {
+            (Some(ip), first) if !ip.is_empty() && first.as_ref() != Some(ip) => {
+                status.pod_ips = Some(vec![PodIP { ip: ip.clone() }]);
+            }
+            (None, Some(first)) => status.pod_ip = Some(first),
+            _ => {}
+        }
+    }
 }
 
 /// The defaults of a template of pods, which are fewer than a Pod's.

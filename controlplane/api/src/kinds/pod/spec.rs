@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::{PodDNSConfig, PodSpec, PodTemplateSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::containers::{self, Level};
+use super::containers;
+use super::requirements::{Level, validate_amount, validate_resources};
 use super::resources::aggregate_requests;
 use super::{scheduling, security, volumes};
 use crate::kinds::fields::{is_true, list, text};
@@ -128,7 +129,7 @@ fn validate_spec(spec: &PodSpec, pod: Option<&ObjectMeta>, at: &Path<'_>, errors
     validate_host_aliases(spec, &at.child("hostAliases"), errors);
     if let Some(overhead) = &spec.overhead {
         for (name, amount) in overhead {
-            containers::validate_amount(name, &amount.0, &at.child("overhead").child("limits").key(name), errors);
+            validate_amount(name, &amount.0, &at.child("overhead").child("limits").key(name), errors);
         }
     }
     security::validate_os(spec, at, errors);
@@ -194,7 +195,7 @@ fn validate_pod_resources(context: &Context<'_>, at: &Path<'_>, errors: &mut Err
     if own.claims.is_some() {
         errors.forbidden(&at.child("claims"), "claims cannot be set for Resources at pod-level");
     }
-    containers::validate_resources(context, own, Level::Pod, at, errors);
+    validate_resources(context, own, Level::Pod, at, errors);
     for (name, asked) in aggregate_requests(spec) {
         let whole = own.requests.as_ref().and_then(|r| r.get(name)).and_then(|q| Amount::of(q).ok());
         let whole = whole.unwrap_or_default();
