@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
@@ -20,6 +21,9 @@ const WRITER_CACHE_KIB: u32 = 8 * 1024;
 const READER_CACHE_KIB: u32 = 512;
 /// The write-ahead log is cut back to this size after it was folded in.
 const WAL_KEEP_BYTES: u32 = 16 << 20;
+
+/// How long a commit waits for another program that has the database open, such as a backup.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const SCHEMA: &str = "
 CREATE TABLE collection (
@@ -113,7 +117,8 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| store_error(path, &error))?;
     connection
-        .execute_batch(&format!("PRAGMA cache_size = -{READER_CACHE_KIB}; PRAGMA busy_timeout = 5000;"))
+        .execute_batch(&format!("PRAGMA cache_size = -{READER_CACHE_KIB};"))
+        .and_then(|()| connection.busy_timeout(BUSY_TIMEOUT))
         .map_err(|error| store_error(path, &error))?;
     Ok(connection)
 }
@@ -141,9 +146,9 @@ fn prepare_writer(connection: &Connection, path: &Path) -> Result<(), StoreError
              PRAGMA journal_size_limit = {WAL_KEEP_BYTES};
              PRAGMA cache_size = -{WRITER_CACHE_KIB};
              PRAGMA temp_store = MEMORY;
-             PRAGMA foreign_keys = OFF;
-             PRAGMA busy_timeout = 5000;"
+             PRAGMA foreign_keys = OFF;"
         ))
+        .and_then(|()| connection.busy_timeout(BUSY_TIMEOUT))
         .map_err(wrap)?;
     if tables == 0 {
         connection

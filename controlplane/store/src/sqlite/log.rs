@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::file::{self, DataDir};
 use super::plan::{Outcome, Plan, Transaction, plan};
@@ -306,6 +306,9 @@ impl Log {
         }
         match &meaning {
             StoreError::Full => tracing::warn!("the disk is full: a batch of writes was refused"),
+            _ if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => {
+                tracing::warn!(%error, "another program holds the database: a batch of writes was refused");
+            }
             other => {
                 // After a failed fsync nobody knows what the disk holds; a restart reads it afresh.
                 tracing::error!(error = %other, "the store takes no more writes until it is restarted");
@@ -374,9 +377,19 @@ impl Log {
             return;
         }
         let sql = format!("PRAGMA wal_checkpoint({mode})");
-        match self.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)) {
-            Ok(_) => self.stats.checkpointed(),
-            Err(error) => tracing::warn!(%error, "cannot fold the write-ahead log into the database"),
+        // A reader of old history may be under way: commits must not wait for it.
+        let folded = self
+            .connection
+            .busy_timeout(Duration::ZERO)
+            .and_then(|()| self.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)))
+            .and_then(|_| self.connection.busy_timeout(file::BUSY_TIMEOUT));
+        match folded {
+            Ok(()) => self.stats.checkpointed(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot fold the write-ahead log into the database");
+                // It fails for no connection that can still be used.
+                let _ = self.connection.busy_timeout(file::BUSY_TIMEOUT);
+            }
         }
     }
 
