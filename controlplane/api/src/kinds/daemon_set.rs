@@ -93,6 +93,10 @@ impl Resource for DaemonSet {
         workload::validate_collisions(s.collision_count, before, errors);
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.spec.as_ref().map(|spec| workload::template_warnings(&spec.template)).unwrap_or_default()
+    }
+
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
         let (no_spec, no_status) = (DaemonSetSpec::default(), DaemonSetStatus::default());
         let spec = self.spec.as_ref().unwrap_or(&no_spec);

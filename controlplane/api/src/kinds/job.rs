@@ -135,6 +135,10 @@ impl Resource for Job {
         }
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.spec.as_ref().map(|spec| workload::template_warnings(&spec.template)).unwrap_or_default()
+    }
+
     fn selectable_field(&self, name: &str) -> Cow<'_, str> {
         match name {
             "status.successful" => {

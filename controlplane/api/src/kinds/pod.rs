@@ -14,6 +14,7 @@ mod spec;
 mod tests;
 mod update;
 mod volumes;
+mod warnings;
 
 use std::borrow::Cow;
 
@@ -24,6 +25,7 @@ pub(crate) use defaults::default_template;
 pub(crate) use requirements::validate_amount;
 pub(crate) use scheduling::validate_effect;
 pub(crate) use spec::validate_template;
+pub(crate) use warnings::spec_warnings;
 
 use super::fields::{is_true, list, text};
 use crate::kind::{Info, Resource, Subresource};
@@ -129,6 +131,10 @@ impl Resource for Pod {
 
     fn validate_status_update(&self, old: &Self, errors: &mut Errors) {
         update::validate_status_update(self, old, errors);
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.spec.as_ref().map(|spec| spec_warnings(spec, &Path::new("spec"))).unwrap_or_default()
     }
 
     fn selectable_field(&self, name: &str) -> Cow<'_, str> {

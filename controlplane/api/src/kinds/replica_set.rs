@@ -76,6 +76,11 @@ impl Resource for ReplicaSet {
         workload::validate_counts(s.replicas, &parts, &at, errors);
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let template = self.spec.as_ref().and_then(|spec| spec.template.as_ref());
+        template.map(workload::template_warnings).unwrap_or_default()
+    }
+
     fn selectable_field(&self, name: &str) -> Cow<'_, str> {
         match (name, &self.status) {
             ("status.replicas", Some(status)) => Cow::Owned(status.replicas.to_string()),

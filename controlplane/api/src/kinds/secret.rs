@@ -95,16 +95,12 @@ fn validate_type(secret: &Secret, at: &Path<'_>, errors: &mut Errors) {
         }
         "kubernetes.io/dockercfg" => docker(".dockercfg", errors),
         "kubernetes.io/dockerconfigjson" => docker(".dockerconfigjson", errors),
-        "kubernetes.io/basic-auth" => {
-            if get("username").is_none() && get("password").is_none() {
-                errors.required(&at.key("username"), "");
-                errors.required(&at.key("password"), "");
-            }
+        "kubernetes.io/basic-auth" if get("username").is_none() && get("password").is_none() => {
+            errors.required(&at.key("username"), "");
+            errors.required(&at.key("password"), "");
         }
-        "kubernetes.io/ssh-auth" => {
-            if get("ssh-privatekey").is_none_or(|k| k.0.is_empty()) {
-                errors.required(&at.key("ssh-privatekey"), "");
-            }
+        "kubernetes.io/ssh-auth" if get("ssh-privatekey").is_none_or(|k| k.0.is_empty()) => {
+            errors.required(&at.key("ssh-privatekey"), "");
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {

@@ -42,6 +42,14 @@ pub(super) fn selector_text(selector: Option<&LabelSelector>) -> String {
     }
 }
 
+/// What a client is told of a template that stands in `spec.template`.
+pub(super) fn template_warnings(template: &PodTemplateSpec) -> Vec<String> {
+    let Some(spec) = &template.spec else { return Vec::new() };
+    let root = Path::new("spec");
+    let template = root.child("template");
+    pod::spec_warnings(spec, &template.child("spec"))
+}
+
 /// A percentage or a number as errors print it.
 pub(super) struct IntOrPercent<'a>(pub(super) &'a IntOrString);
 

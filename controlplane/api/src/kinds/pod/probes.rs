@@ -77,10 +77,8 @@ fn validate_handler(probe: &Probe, sleep: Option<i64>, grace: Option<i64>, at: &
         return;
     };
     let first_at = at.child(first);
-    if let (Some(exec), "exec") = (&probe.exec, first) {
-        if list(&exec.command).is_empty() {
-            errors.required(&first_at.child("command"), "");
-        }
+    if first == "exec" && probe.exec.as_ref().is_some_and(|e| list(&e.command).is_empty()) {
+        errors.required(&first_at.child("command"), "");
     }
     if let (Some(http), "httpGet") = (&probe.http_get, first) {
         if text(&http.path).is_empty() {
@@ -103,11 +101,11 @@ fn validate_handler(probe: &Probe, sleep: Option<i64>, grace: Option<i64>, at: &
             errors.invalid(&first_at.child("port"), grpc.port, detail);
         }
     }
-    if let (Some(seconds), Some(grace), "sleep") = (sleep, grace, first) {
-        if seconds < 0 || seconds > grace {
-            let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
-            errors.invalid(&first_at, seconds, detail);
-        }
+    if let (Some(seconds), Some(grace), "sleep") = (sleep, grace, first)
+        && !(0..=grace).contains(&seconds)
+    {
+        let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+        errors.invalid(&first_at, seconds, detail);
     }
     for other in set {
         errors.forbidden(&at.child(other), "may not specify more than 1 handler type");

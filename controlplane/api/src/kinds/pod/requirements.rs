@@ -123,9 +123,9 @@ pub(crate) fn validate_amount(name: &str, quantity: &str, at: &Path<'_>, errors:
     if integer && amount.milli() % 1000 != 0 {
         errors.invalid(at, quantity, "must be an integer");
     }
-    if let Some(page) = name.strip_prefix("hugepages-").and_then(|p| Amount::parse(p).ok()) {
-        if page.value() == 0 || amount.value() % page.value() != 0 || amount.value() < 0 {
-            errors.invalid(at, quantity, format!("{quantity} is not positive integer multiple of {name}"));
-        }
+    if let Some(page) = name.strip_prefix("hugepages-").and_then(|p| Amount::parse(p).ok())
+        && (page.value() == 0 || amount.value() % page.value() != 0 || amount.value() < 0)
+    {
+        errors.invalid(at, quantity, format!("{quantity} is not positive integer multiple of {name}"));
     }
 }

@@ -72,8 +72,8 @@ pub(super) fn validate_pod_annotations(meta: &ObjectMeta, spec: &PodSpec, at: &P
             errors.invalid(&at.key(key), value, "must set spec.nodeName if mirror pod annotation is set");
         }
         if key == DELETION_COST {
-            let plain = !value.starts_with('+') && !(value.len() > 1 && value.starts_with('0'));
-            if !plain || value.parse::<i32>().is_err() {
+            let padded = value.starts_with('+') || (value.len() > 1 && value.starts_with('0'));
+            if padded || value.parse::<i32>().is_err() {
                 errors.invalid(&at.key(key), value, "must be a 32bit integer");
             }
         }
@@ -261,11 +261,9 @@ fn validate_choices(spec: &PodSpec, at: &Path<'_>, errors: &mut Errors) {
             errors.not_supported(&at.child("preemptionPolicy"), other, &["PreemptLowerPriority", "Never"]);
         }
     }
-    if let Some(seconds) = spec.active_deadline_seconds {
-        if !(1..=i64::from(i32::MAX)).contains(&seconds) {
-            let detail = "must be between 1 and 2147483647, inclusive";
-            errors.invalid(&at.child("activeDeadlineSeconds"), seconds, detail);
-        }
+    if let Some(seconds) = spec.active_deadline_seconds.filter(|s| !(1..=i64::from(i32::MAX)).contains(s)) {
+        let detail = "must be between 1 and 2147483647, inclusive";
+        errors.invalid(&at.child("activeDeadlineSeconds"), seconds, detail);
     }
 }
 

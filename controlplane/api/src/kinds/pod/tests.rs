@@ -438,3 +438,21 @@ fn fields_can_be_selected() {
         assert_eq!(made.selectable_field(field), value, "{field}");
     }
 }
+
+#[test]
+fn likely_mistakes_are_told() {
+    let made: Pod = created(pod(json!({
+        "nodeSelector": {"beta.kubernetes.io/os": "linux"}, "terminationGracePeriodSeconds": -1,
+        "containers": [{"name": "c", "image": "i", "env": [{"name": "A"}, {"name": "A"}],
+            "ports": [{"containerPort": 1}, {"containerPort": 1}]}],
+    })));
+    assert_eq!(
+        made.warnings(),
+        [
+            "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+            "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply",
+            "spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]",
+            "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1",
+        ]
+    );
+}

@@ -142,10 +142,8 @@ pub(super) fn validate(spec: &ServiceSpec, at: &Path<'_>, errors: &mut Errors) {
 
 /// The addresses; `None` if one is none, so that nothing more need be said of them.
 fn parse(ips: &[String], at: &Path<'_>, errors: &mut Errors) -> Option<Vec<IpAddr>> {
-    if let [only] = ips {
-        if only == "None" {
-            return Some(Vec::new());
-        }
+    if matches!(ips, [only] if only == "None") {
+        return Some(Vec::new());
     }
     let mut parsed = Vec::with_capacity(ips.len());
     for (i, ip) in ips.iter().enumerate() {
@@ -195,10 +193,10 @@ fn validate_change(
     if old.len() > new.len() && new.is_empty() {
         errors.invalid(&list_at.index(0), json(&new), format!("primary {one} can not be unset"));
     }
-    if let (Some(new_first), Some(old_first)) = (new.first(), old.first()) {
-        if new_first != old_first {
-            errors.invalid(&list_at.index(0), json(&new), ONCE);
-        }
+    if let (Some(new_first), Some(old_first)) = (new.first(), old.first())
+        && new_first != old_first
+    {
+        errors.invalid(&list_at.index(0), json(&new), ONCE);
     }
     if old.len() > new.len() && new.len() == 1 && text(&spec.ip_family_policy) != "SingleStack" {
         let detail = format!("must be set to 'SingleStack' when releasing the secondary {one}");
