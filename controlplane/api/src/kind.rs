@@ -390,6 +390,9 @@ pub struct Decoded {
     pub unknown_fields: Vec<String>,
 }
 
+/// An object of some kind as its readers share it: an `Arc<T>`.
+pub type Shared = Arc<dyn Any + Send + Sync>;
+
 /// A row of the table of kinds.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
@@ -406,8 +409,8 @@ pub struct Kind {
     /// Names and the like.
     pub info: Info,
     decode: fn(&[u8]) -> Result<Decoded, DecodeError>,
-    decode_shared: fn(&[u8]) -> Result<Arc<dyn Any + Send + Sync>, DecodeError>,
-    object: fn(&Arc<dyn Any + Send + Sync>) -> Option<&dyn Object>,
+    decode_shared: fn(&[u8]) -> Result<Shared, DecodeError>,
+    object: fn(&Shared) -> Option<&dyn Object>,
 }
 
 impl Kind {
@@ -445,13 +448,13 @@ impl Kind {
     ///
     /// # Errors
     /// The text is not what this server wrote.
-    pub fn decode_shared(&self, json: &[u8]) -> Result<Arc<dyn Any + Send + Sync>, DecodeError> {
+    pub fn decode_shared(&self, json: &[u8]) -> Result<Shared, DecodeError> {
         (self.decode_shared)(json)
     }
 
     /// The object inside what [`Kind::decode_shared`] gave; `None` if it is of another kind.
     #[must_use]
-    pub fn object<'a>(&self, shared: &'a Arc<dyn Any + Send + Sync>) -> Option<&'a dyn Object> {
+    pub fn object<'a>(&self, shared: &'a Shared) -> Option<&'a dyn Object> {
         (self.object)(shared)
     }
 
@@ -493,7 +496,7 @@ fn decode<T: Resource>(json: &[u8]) -> Result<Decoded, DecodeError> {
     Ok(Decoded { object: Box::new(object), unknown_fields })
 }
 
-fn decode_shared<T: Resource>(json: &[u8]) -> Result<Arc<dyn Any + Send + Sync>, DecodeError> {
+fn decode_shared<T: Resource>(json: &[u8]) -> Result<Shared, DecodeError> {
     serde_json::from_slice::<T>(json).map(|t| Arc::new(t) as _).map_err(|e| DecodeError(e.to_string()))
 }
 

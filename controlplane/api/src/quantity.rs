@@ -26,7 +26,7 @@ pub enum Format {
 }
 
 /// An exact amount, in billionths.
-#[derive(Debug, Clone, Copy, Hash, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Amount {
     nano: i128,
     format: Format,
@@ -148,6 +148,11 @@ impl PartialEq for Amount {
     }
 }
 impl Eq for Amount {}
+impl std::hash::Hash for Amount {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.nano.hash(state);
+    }
+}
 impl PartialOrd for Amount {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
