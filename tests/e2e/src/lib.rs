@@ -1,1 +1,32 @@
-//! shell: x.
+//! shell: a cluster for end-to-end tests: the built program in a network namespace of its own, driven by the real `kubectl`
+//! and `curl`. What a test needs and the machine lacks is named in the failure.
+
+mod cluster;
+mod command;
+mod namespace;
+
+pub use cluster::{Cluster, ROOT};
+pub use command::{Output, run};
+pub use namespace::Namespace;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Waits until `check` gives a value; fails with what it said last after `limit`.
+///
+/// # Errors
+/// The condition did not come about in time.
+pub fn eventually<T>(limit: Duration, mut check: impl FnMut() -> Result<T>) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        match check() {
+            Ok(value) => return Ok(value),
+            Err(error) if started.elapsed() > limit => bail!("not within {limit:?}: {error:#}"),
+            Err(_) => std::thread::sleep(POLL),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! One server in its namespace and data directory.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Namespace, Output, eventually, run};
+
+/// The checkout.
+pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+/// The whole of a start, on a busy machine and with a program built for debugging.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running cluster. It ends with the value.
+#[derive(Debug)]
+pub struct Cluster {
+    namespace: Namespace,
+    dir: TempDir,
+    server: Option<Child>,
+}
+
+impl Cluster {
+    /// Starts a cluster with the images of the examples and the tests imported, and waits for its node.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start() -> Result<Self> {
+        let mut cluster = Self::prepare()?;
+        cluster.launch(&[])?;
+        Ok(cluster)
+    }
+
+    /// A namespace and a data directory, with no server yet.
+    ///
+    /// # Errors
+    /// The machine does not allow it.
+    pub fn prepare() -> Result<Self> {
+        Ok(Self { namespace: Namespace::new()?, dir: tempfile::tempdir()?, server: None })
+    }
+
+    /// The program under test.
+    ///
+    /// # Errors
+    /// `CORACLE_BIN` is not set.
+    pub fn program() -> Result<PathBuf> {
+        let path = std::env::var("CORACLE_BIN").context("CORACLE_BIN names the program; run scripts/test end-to-end")?;
+        Ok(PathBuf::from(path))
+    }
+
+    /// Where the cluster keeps its state.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The namespace of the cluster.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Starts the server and waits until its node is ready.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn launch(&mut self, more: &[&str]) -> Result<()> {
+        let images = [
+            ("hello:v1", "examples/hello/hello.wasm"),
+            ("hello:v2", "tests/guests/hello-v2/hello-v2.wasm"),
+            ("worker:v1", "examples/worker/worker.wasm"),
+            ("misbehave:v1", "tests/guests/misbehave/misbehave.wasm"),
+            ("tcp-echo:v1", "tests/guests/tcp-echo/tcp-echo.wasm"),
+        ];
+        let mut arguments = vec!["--node-name".to_owned(), "box".to_owned()];
+        for (name, file) in images {
+            arguments.extend(["--import".to_owned(), format!("{name}={ROOT}/{file}")]);
+        }
+        arguments.extend(more.iter().map(|a| (*a).to_owned()));
+        self.spawn(&arguments)?;
+        eventually(START_LIMIT, || {
+            if let Some(status) = self.server.as_mut().and_then(|s| s.try_wait().transpose()) {
+                bail!("the server ended: {status:?}\n{}", self.log());
+            }
+            let ready = self.kubectl(&["get", "node", "box", "-o", "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}"])?;
+            ensure!(ready == "True", "the node is not ready: {ready}");
+            Ok(())
+        })
+        .with_context(|| self.log())
+    }
+
+    fn spawn(&mut self, arguments: &[String]) -> Result<()> {
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path())?;
+        let mut command = self.coracle();
+        command.arg("server").args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.server = Some(command.spawn().context("the server")?);
+        Ok(())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// What the server printed, its end.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let Ok(file) = std::fs::File::open(self.log_path()) else { return String::new() };
+        let lines: Vec<String> = BufReader::new(file).lines().map_while(Result::ok).collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
+    /// `coracle` on this cluster.
+    #[must_use]
+    pub fn coracle(&self) -> Command {
+        let program = Self::program().unwrap_or_else(|_| PathBuf::from("coracle"));
+        let mut command = self.namespace.command(&program.display().to_string());
+        command.arg("--data-dir").arg(self.data_dir());
+        command
+    }
+
+    /// Runs `coracle` with arguments.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn coracle_run(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.coracle();
+        command.args(arguments);
+        run(command, None)
+    }
+
+    /// `kubectl` on this cluster, not yet run.
+    #[must_use]
+    pub fn kubectl_command(&self) -> Command {
+        let mut command = self.namespace.command("kubectl");
+        command
+            .arg("--kubeconfig")
+            .arg(self.data_dir().join("kubeconfig"))
+            .arg("--cache-dir")
+            .arg(self.dir.path().join("cache"));
+        command
+    }
+
+    /// Runs `kubectl`; its output, if it went well.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_run(arguments, None)?.ok()
+    }
+
+    /// Runs `kubectl` with a standard input.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn kubectl_run(&self, arguments: &[&str], input: Option<&str>) -> Result<Output> {
+        let mut command = self.kubectl_command();
+        command.args(arguments);
+        run(command, input)
+    }
+
+    /// Applies a manifest.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        self.kubectl_run(&["apply", "-f", "-"], Some(manifest))?.ok()
+    }
+
+    /// An object.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn get(&self, what: &[&str]) -> Result<Value> {
+        let mut arguments = vec!["get", "-o", "json"];
+        arguments.extend(what);
+        Ok(serde_json::from_str(&self.kubectl(&arguments)?)?)
+    }
+
+    /// The body of a URL, from inside the cluster's machine.
+    ///
+    /// # Errors
+    /// No answer, or none of success.
+    pub fn curl(&self, url: &str) -> Result<String> {
+        let mut command = self.namespace.command("curl");
+        command.args(["-sS", "--fail", "--max-time", "5", url]);
+        run(command, None)?.ok()
+    }
+
+    /// Kills the server with SIGKILL.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut server = self.server.take().context("no server runs")?;
+        server.kill()?;
+        server.wait()?;
+        Ok(())
+    }
+
+    /// Asks the server to end and waits for it.
+    ///
+    /// # Errors
+    /// It does not end, or not well.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut server = self.server.take().context("no server runs")?;
+        let mut kill = Command::new("kill");
+        kill.args(["-TERM", &server.id().to_string()]);
+        run(kill, None)?.ok()?;
+        let status = eventually(Duration::from_secs(20), || server.try_wait()?.context("it still runs"));
+        if status.is_err() {
+            server.kill()?;
+        }
+        ensure!(status?.success(), "the server ended badly\n{}", self.log());
+        Ok(())
+    }
+
+    /// The path of a file of the checkout.
+    #[must_use]
+    pub fn file(path: &str) -> String {
+        Path::new(ROOT).join(path).display().to_string()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+        if let Some(server) = &mut self.server {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
