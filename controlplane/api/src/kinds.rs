@@ -22,6 +22,7 @@ mod event_v1;
 mod fields;
 mod flow_schema;
 mod horizontal_pod_autoscaler;
+mod horizontal_pod_autoscaler_v1;
 mod ingress;
 mod ingress_class;
 mod ip_address;
@@ -109,6 +110,7 @@ pub static KINDS: &[Kind] = &[
     Kind::unlisted::<authorization::v1::SelfSubjectRulesReview>(),
     Kind::unlisted::<authorization::v1::SubjectAccessReview>(),
     Kind::of::<autoscaling::v2::HorizontalPodAutoscaler>(),
+    Kind::of::<autoscaling::v1::HorizontalPodAutoscaler>(),
     Kind::of::<batch::v1::CronJob>(),
     Kind::of::<batch::v1::Job>(),
     Kind::of::<certificates::v1::CertificateSigningRequest>(),

@@ -71,12 +71,15 @@ impl Resource for Ingress {
         }
         if let Some(class) = &spec.ingress_class_name {
             errors.invalid_each(&at.child("ingressClassName"), class, dns1123_subdomain(class));
-            let old = self.metadata.annotations.as_ref().and_then(|a| a.get(CLASS_ANNOTATION));
-            // Objects that exist may have both; only a new one is refused.
-            if let (Some(old), None) = (old, &self.metadata.uid) {
-                let at = Path::new("annotations");
-                errors.invalid(&at.child(CLASS_ANNOTATION), old, "can not be set when the class field is also set");
-            }
+        }
+    }
+
+    fn validate_create(&self, errors: &mut Errors) {
+        let class = self.spec.as_ref().and_then(|s| s.ingress_class_name.as_ref());
+        let annotated = self.metadata.annotations.as_ref().and_then(|a| a.get(CLASS_ANNOTATION));
+        if let (Some(annotated), Some(_)) = (annotated, class) {
+            let at = Path::new("annotations");
+            errors.invalid(&at.child(CLASS_ANNOTATION), annotated, "can not be set when the class field is also set");
         }
     }
 
