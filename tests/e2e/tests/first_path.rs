@@ -37,8 +37,8 @@ fn hello_is_served_rolled_and_scaled() -> Result<()> {
     cluster.kubectl(&["scale", "deploy/hello", "--replicas=4"])?;
 
     // A rollout under load loses no request.
+    let done = std::sync::atomic::AtomicBool::new(false);
     let (failed, answers) = std::thread::scope(|scope| -> Result<(Vec<String>, usize)> {
-        let done = std::sync::atomic::AtomicBool::new(false);
         let (cluster, done_ref, url) = (&cluster, &done, format!("http://{ip}/version"));
         let load = scope.spawn(move || {
             let (mut failed, mut count) = (Vec::new(), 0);
