@@ -77,3 +77,56 @@ impl SetupError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use coracle_engine::{EngineOptions, Engines, MemoryBudget, Tier};
+    use wasmtime::component::Component;
+
+    use super::*;
+    use crate::{
+        HttpClient, LogSink, PodAddresses, PodNetwork, ShutdownSignal, StdStream, SystemResolver,
+        linker::{link, linker},
+    };
+
+    struct NoLog;
+
+    impl LogSink for NoLog {
+        fn write(&self, _stream: StdStream, _bytes: &[u8]) {}
+    }
+
+    #[tokio::test]
+    async fn both_compilers_code_ends_the_same_way() {
+        let engines = Engines::new(&EngineOptions { max_memories: 128 }).unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/guests/misbehave/misbehave.wasm");
+        for tier in [Tier::Optimized, Tier::Quick] {
+            let engine = engines.get(tier).unwrap();
+            let program = link(&linker(engine).unwrap(), &Component::from_file(engine, path).unwrap()).unwrap();
+            for (args, expected) in [
+                (&["m", "exit", "300"][..], Some(Outcome::Exited { code: 300_u16 as u8 })),
+                (&["m", "print", "1"][..], Some(Outcome::Exited { code: 0 })),
+                (&["m", "trap"][..], None),
+            ] {
+                let config = GuestConfig {
+                    args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+                    env: Vec::new(),
+                    working_dir: None,
+                    directories: Vec::new(),
+                    log: Arc::new(NoLog),
+                    network: PodNetwork::new(PodAddresses::Host, Arc::new(SystemResolver)),
+                    memory: MemoryBudget::new(None),
+                    cpu: engines.cpu_account(None),
+                    http: HttpClient::new(Vec::new()).unwrap(),
+                    shutdown: ShutdownSignal::new(),
+                };
+                let outcome = start_command(&program, config).await.unwrap().run().await;
+                match expected {
+                    Some(expected) => assert_eq!(outcome, expected, "{tier:?}"),
+                    None => assert!(matches!(outcome, Outcome::Trapped { .. }), "{tier:?} {outcome:?}"),
+                }
+            }
+        }
+    }
+}

@@ -82,7 +82,7 @@ pub fn program_registry(engines: Engines, cache: Option<CompiledCache>) -> wasmt
 }
 
 /// All the host's interfaces.
-fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
     p3::add_to_linker(&mut linker)?;
@@ -97,7 +97,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     Ok(linker)
 }
 
-fn link(linker: &Linker<Guest>, component: &Component) -> wasmtime::Result<Program> {
+pub(crate) fn link(linker: &Linker<Guest>, component: &Component) -> wasmtime::Result<Program> {
     let handles_shutdown = if shutdown::is_imported(component) { HandlesShutdown::Yes } else { HandlesShutdown::No };
     // A missing import says more than a missing export: it comes first.
     let pre = linker.instantiate_pre(component)?;
