@@ -100,14 +100,16 @@ pub(crate) async fn create(
         && object.meta().generate_name.as_deref().is_some_and(|b| !b.is_empty());
     let draws = if generated { MAX_NAME_DRAWS } else { 1 };
     meta::fill_new(kind, &call.path.namespace, object.as_mut(), call.now, &mut rand::rng())?;
-    object.prepare_create();
     object.apply_defaults();
     for draw in 1..=draws {
         if draw > 1 {
             let base = object.meta().generate_name.clone().unwrap_or_default();
             object.meta_mut().name = Some(meta::generated_name(&base, &mut rand::rng()));
         }
-        match insert(call, object.boxed_clone(), options).await {
+        // Some kinds write their name or uid into themselves here.
+        let mut candidate = object.boxed_clone();
+        candidate.prepare_create();
+        match insert(call, candidate, options).await {
             Err(error) if error.reason == coracle_api::status::Reason::AlreadyExists && draw < draws => {}
             other => return other,
         }
@@ -130,6 +132,7 @@ async fn insert(
         let mut errors = Errors::new();
         validate_meta(kind, object.meta(), &mut errors);
         object.validate(&mut errors);
+        object.validate_create(&mut errors);
         if !errors.is_empty() {
             return Err(ApiError::invalid(kind.group, kind.kind, &name, &errors));
         }
