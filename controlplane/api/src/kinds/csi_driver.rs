@@ -2,8 +2,67 @@
 
 use k8s_openapi::api::storage::v1::CSIDriver;
 
+use super::fields::{default_to, is_true, list};
+use super::meta::{age_cell, name_cell};
 use crate::kind::{Info, Resource};
+use crate::table::{Cell, Column};
+use crate::validation::{Errors, Path};
 
 impl Resource for CSIDriver {
-    const INFO: Info = Info::cluster("csidrivers", "csidriver");
+    const INFO: Info = Info {
+        columns: &[
+            Column::NAME,
+            Column { type_: "boolean", ..Column::text("AttachRequired", "attachRequired indicates this CSI volume driver requires an attach operation") },
+            Column { type_: "boolean", ..Column::text("PodInfoOnMount", "podInfoOnMount indicates this CSI volume driver requires additional pod information") },
+            Column { type_: "boolean", ..Column::text("StorageCapacity", "storageCapacity indicates that the CSI volume driver wants pod scheduling to consider the storage capacity") },
+            Column::text("TokenRequests", "tokenRequests indicates the CSI driver needs pods' service account tokens it is mounting volume for"),
+            Column { type_: "boolean", ..Column::text("RequiresRepublish", "requiresRepublish indicates the CSI driver wants `NodePublishVolume` being periodically called") },
+            Column::text("Modes", "volumeLifecycleModes defines what kind of volumes this CSI volume driver supports."),
+            Column::AGE,
+        ],
+        ..Info::cluster("csidrivers", "csidriver")
+    };
+
+    fn apply_defaults(&mut self) {
+        let spec = &mut self.spec;
+        spec.attach_required.get_or_insert(true);
+        spec.pod_info_on_mount.get_or_insert(false);
+        spec.storage_capacity.get_or_insert(false);
+        spec.requires_republish.get_or_insert(false);
+        spec.se_linux_mount.get_or_insert(false);
+        default_to(&mut spec.fs_group_policy, "ReadWriteOnceWithFSType");
+        if list(&spec.volume_lifecycle_modes).is_empty() {
+            spec.volume_lifecycle_modes = Some(vec!["Persistent".to_owned()]);
+        }
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let at = Path::new("spec");
+        let policy = self.spec.fs_group_policy.as_deref().unwrap_or_default();
+        if !matches!(policy, "" | "File" | "None" | "ReadWriteOnceWithFSType") {
+            errors.not_supported(&at.child("fsGroupPolicy"), policy, &["File", "None", "ReadWriteOnceWithFSType"]);
+        }
+        for mode in list(&self.spec.volume_lifecycle_modes) {
+            if !matches!(mode.as_str(), "Ephemeral" | "Persistent") {
+                errors.not_supported(&at.child("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
+            }
+        }
+    }
+
+    fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
+        vec![
+            name_cell(&self.metadata),
+            self.spec.attach_required.unwrap_or(true).into(),
+            is_true(self.spec.pod_info_on_mount).into(),
+            is_true(self.spec.storage_capacity).into(),
+            match &self.spec.token_requests {
+                None => "<unset>".to_owned(),
+                Some(tokens) => tokens.iter().map(|t| t.audience.as_str()).collect::<Vec<_>>().join(","),
+            }
+            .into(),
+            is_true(self.spec.requires_republish).into(),
+            list(&self.spec.volume_lifecycle_modes).join(",").into(),
+            age_cell(&self.metadata, now),
+        ]
+    }
 }

@@ -2,8 +2,38 @@
 
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 
+use super::meta::name_cell;
 use crate::kind::{Info, Resource};
+use crate::table::{Cell, Column};
+use crate::validation::{Errors, IMMUTABLE, Path};
 
 impl Resource for CSIStorageCapacity {
-    const INFO: Info = Info::namespaced("csistoragecapacities", "csistoragecapacity");
+    const INFO: Info = Info {
+        columns: &[
+            Column::NAME,
+            Column::text("StorageClassName", "storageClassName represents the name of the StorageClass that the reported capacity applies to."),
+            Column::text("Capacity", "capacity is the value reported by the CSI driver in its GetCapacityResponse for a GetCapacityRequest that matches the previous fields."),
+        ],
+        ..Info::namespaced("csistoragecapacities", "csistoragecapacity")
+    };
+
+    fn validate(&self, errors: &mut Errors) {
+        if self.storage_class_name.is_empty() {
+            errors.required(&Path::new("storageClassName"), "");
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        if self.storage_class_name != old.storage_class_name {
+            errors.invalid(&Path::new("storageClassName"), &self.storage_class_name, IMMUTABLE);
+        }
+    }
+
+    fn row(&self, _now: jiff::Timestamp) -> Vec<Cell> {
+        vec![
+            name_cell(&self.metadata),
+            self.storage_class_name.clone().into(),
+            self.capacity.as_ref().map_or("<unset>", |q| q.0.as_str()).into(),
+        ]
+    }
 }

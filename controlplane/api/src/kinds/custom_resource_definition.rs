@@ -2,8 +2,10 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
+use super::fields::{list, text};
 use super::meta::spec_and_status;
 use crate::kind::{Info, Resource, Subresource};
+use crate::validation::{Errors, IMMUTABLE, Path, dns1035_label, dns1123_subdomain};
 
 impl Resource for CustomResourceDefinition {
     const INFO: Info = Info {
@@ -15,4 +17,81 @@ impl Resource for CustomResourceDefinition {
     };
 
     spec_and_status!();
+
+    fn apply_defaults(&mut self) {
+        let names = &mut self.spec.names;
+        if text(&names.singular).is_empty() {
+            names.singular = Some(names.kind.to_lowercase());
+        }
+        if text(&names.list_kind).is_empty() && !names.kind.is_empty() {
+            names.list_kind = Some(format!("{}List", names.kind));
+        }
+        let conversion = self.spec.conversion.get_or_insert_default();
+        if conversion.strategy.is_empty() {
+            conversion.strategy = "None".to_owned();
+        }
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let (spec, at) = (&self.spec, Path::new("spec"));
+        let needed = format!("{}.{}", spec.names.plural, spec.group);
+        if text(&self.metadata.name) != needed {
+            let at = Path::new("metadata");
+            let why = format!("must be spec.names.plural+\".\"+spec.group: {needed:?}");
+            errors.invalid(&at.child("name"), text(&self.metadata.name), why);
+        }
+        if spec.group.is_empty() {
+            errors.required(&at.child("group"), "");
+        } else {
+            errors.invalid_each(&at.child("group"), &spec.group, dns1123_subdomain(&spec.group));
+            if !spec.group.contains('.') {
+                errors.invalid(&at.child("group"), &spec.group, "should be a domain with at least one dot");
+            }
+        }
+        match spec.scope.as_str() {
+            "Cluster" | "Namespaced" => {}
+            "" => errors.required(&at.child("scope"), ""),
+            other => errors.not_supported(&at.child("scope"), other, &["Cluster", "Namespaced"]),
+        }
+        if spec.versions.iter().filter(|v| v.storage).count() != 1 {
+            errors.invalid(&at.child("versions"), crate::validation::json(&spec.versions.iter().map(|v| &v.name).collect::<Vec<_>>()),
+                "must have exactly one version marked as storage version");
+        }
+        for (i, version) in spec.versions.iter().enumerate() {
+            let all = at.child("versions");
+            let at = all.index(i);
+            errors.invalid_each(&at.child("name"), &version.name, dns1035_label(&version.name));
+            if spec.versions[..i].iter().any(|v| v.name == version.name) {
+                errors.duplicate(&at.child("name"), &version.name);
+            }
+            if version.schema.as_ref().is_none_or(|s| s.open_api_v3_schema.is_none()) {
+                let at = at.child("schema");
+                errors.required(&at.child("openAPIV3Schema"), "schemas are required");
+            }
+        }
+        let at = at.child("names");
+        let names = &spec.names;
+        let singular = text(&names.singular);
+        for (field, value) in [("plural", names.plural.as_str()), ("singular", singular)] {
+            errors.invalid_each(&at.child(field), value, dns1035_label(value));
+        }
+        let kind = names.kind.to_lowercase();
+        errors.invalid_each(&at.child("kind"), &names.kind, dns1035_label(&kind));
+        if text(&names.list_kind) == names.kind {
+            let why = "kind and listKind may not be the same";
+            errors.invalid(&at.child("listKind"), text(&names.list_kind), why);
+        }
+        for (i, short) in list(&names.short_names).iter().enumerate() {
+            errors.invalid_each(&at.child("shortNames").index(i), short, dns1035_label(short));
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let at = Path::new("spec");
+        for (field, new, old) in [("group", &self.spec.group, &old.spec.group), ("scope", &self.spec.scope, &old.spec.scope)] {
+            if new != old {
+                errors.invalid(&at.child(field), new, IMMUTABLE);
+            }
+        }
+    }
 }

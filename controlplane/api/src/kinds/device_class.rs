@@ -9,4 +9,8 @@ impl Resource for DeviceClass {
         has_generation: true,
         ..Info::cluster("deviceclasses", "deviceclass")
     };
+
+    fn spec_changed(&self, old: &Self) -> bool {
+        self.spec != old.spec
+    }
 }

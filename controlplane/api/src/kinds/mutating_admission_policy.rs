@@ -10,4 +10,8 @@ impl Resource for MutatingAdmissionPolicy {
         has_generation: true,
         ..Info::cluster("mutatingadmissionpolicies", "mutatingadmissionpolicy")
     };
+
+    fn spec_changed(&self, old: &Self) -> bool {
+        self.spec != old.spec
+    }
 }

@@ -10,4 +10,8 @@ impl Resource for MutatingAdmissionPolicyBinding {
         has_generation: true,
         ..Info::cluster("mutatingadmissionpolicybindings", "mutatingadmissionpolicybinding")
     };
+
+    fn spec_changed(&self, old: &Self) -> bool {
+        self.spec != old.spec
+    }
 }

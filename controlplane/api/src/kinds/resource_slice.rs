@@ -10,4 +10,8 @@ impl Resource for ResourceSlice {
         has_generation: true,
         ..Info::cluster("resourceslices", "resourceslice")
     };
+
+    fn spec_changed(&self, old: &Self) -> bool {
+        self.spec != old.spec
+    }
 }

@@ -10,4 +10,8 @@ impl Resource for ValidatingAdmissionPolicyBinding {
         has_generation: true,
         ..Info::cluster("validatingadmissionpolicybindings", "validatingadmissionpolicybinding")
     };
+
+    fn spec_changed(&self, old: &Self) -> bool {
+        self.spec != old.spec
+    }
 }
