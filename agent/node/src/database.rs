@@ -1,0 +1,170 @@
+//! The agent's own records: the pods it is to run with their last status, and the address each holds. They make a node
+//! come back after a reboot with no control plane in sight. One thread writes; what is queued becomes one transaction.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::Path,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+};
+
+use coracle_agent_core::PodUid;
+use k8s_openapi::api::core::v1::Pod;
+use rusqlite::{Connection, params};
+
+use crate::error::NodeError;
+
+/// Records that wait to be written. A full queue holds the event loop back for one commit, no longer.
+const QUEUE: usize = 4096;
+
+/// What was recorded.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    pub(crate) pods: Vec<Pod>,
+    pub(crate) addresses: BTreeMap<PodUid, Ipv4Addr>,
+}
+
+/// The way to the writing thread. Dropping it lets the thread write what is queued and end.
+#[derive(Debug)]
+pub(crate) struct Database {
+    queue: SyncSender<Record>,
+}
+
+#[derive(Debug)]
+enum Record {
+    Pod { uid: PodUid, object: Vec<u8> },
+    Address { uid: PodUid, ip: Ipv4Addr },
+    Forget { uid: PodUid },
+}
+
+const SCHEMA: &str = "
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = NORMAL;
+    CREATE TABLE IF NOT EXISTS pods (uid TEXT PRIMARY KEY, object BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS addresses (uid TEXT PRIMARY KEY, ip TEXT NOT NULL UNIQUE) WITHOUT ROWID;
+";
+
+impl Database {
+    /// Opens the records, making them if there are none.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Recorded), NodeError> {
+        let error = |source| NodeError::Database { path: path.to_owned(), source };
+        let connection = Connection::open(path).map_err(error)?;
+        connection.execute_batch(SCHEMA).map_err(error)?;
+        let recorded = load(&connection).map_err(error)?;
+        let (queue, records) = sync_channel(QUEUE);
+        let spawned = thread::Builder::new().name("agent-records".into()).spawn(move || write_all(connection, &records));
+        spawned.map_err(|source| NodeError::Directory { path: path.to_owned(), source })?;
+        Ok((Self { queue }, recorded))
+    }
+
+    /// Records a pod with its status.
+    pub(crate) fn put_pod(&self, uid: &PodUid, pod: &Pod) {
+        if let Ok(object) = serde_json::to_vec(pod) {
+            self.send(Record::Pod { uid: uid.clone(), object });
+        }
+    }
+
+    /// Records a pod's address.
+    pub(crate) fn put_address(&self, uid: &PodUid, ip: Ipv4Addr) {
+        self.send(Record::Address { uid: uid.clone(), ip });
+    }
+
+    /// Forgets a pod and its address.
+    pub(crate) fn forget(&self, uid: &PodUid) {
+        self.send(Record::Forget { uid: uid.clone() });
+    }
+
+    fn send(&self, record: Record) {
+        if self.queue.send(record).is_err() {
+            tracing::error!("the agent's records are not written any more");
+        }
+    }
+}
+
+fn load(connection: &Connection) -> rusqlite::Result<Recorded> {
+    let mut recorded = Recorded::default();
+    let mut pods = connection.prepare("SELECT object FROM pods")?;
+    for object in pods.query_map([], |row| row.get::<_, Vec<u8>>(0))? {
+        match serde_json::from_slice(&object?) {
+            Ok(pod) => recorded.pods.push(pod),
+            Err(error) => tracing::warn!(%error, "a recorded pod cannot be read and is left out"),
+        }
+    }
+    let mut addresses = connection.prepare("SELECT uid, ip FROM addresses")?;
+    for row in addresses.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))? {
+        let (uid, ip) = row?;
+        if let Ok(ip) = ip.parse() {
+            recorded.addresses.insert(PodUid::new(uid), ip);
+        }
+    }
+    Ok(recorded)
+}
+
+fn write_all(mut connection: Connection, records: &Receiver<Record>) {
+    let mut failing = false;
+    while let Ok(first) = records.recv() {
+        let batch: Vec<Record> = std::iter::once(first).chain(records.try_iter().take(QUEUE)).collect();
+        let result = write(&mut connection, &batch);
+        if let Err(error) = &result
+            && !failing
+        {
+            tracing::error!(%error, "the agent's records cannot be written: after a reboot pods may wait for the control plane");
+        }
+        failing = result.is_err();
+    }
+}
+
+fn write(connection: &mut Connection, batch: &[Record]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for record in batch {
+        match record {
+            Record::Pod { uid, object } => {
+                let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO pods VALUES (?1, ?2)")?;
+                put.execute(params![uid.as_str(), object])?;
+            }
+            Record::Address { uid, ip } => {
+                let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO addresses VALUES (?1, ?2)")?;
+                put.execute(params![uid.as_str(), ip.to_string()])?;
+            }
+            Record::Forget { uid } => {
+                transaction.execute("DELETE FROM pods WHERE uid = ?1", params![uid.as_str()])?;
+                transaction.execute("DELETE FROM addresses WHERE uid = ?1", params![uid.as_str()])?;
+            }
+        }
+    }
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(uid: &str) -> Pod {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "uid": uid}})).unwrap()
+    }
+
+    #[test]
+    fn records_are_there_after_a_restart_and_gone_when_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.db");
+        let (database, recorded) = Database::open(&path).unwrap();
+        assert!(recorded.pods.is_empty());
+        for uid in ["a", "b"] {
+            database.put_pod(&PodUid::new(uid), &pod(uid));
+        }
+        database.put_address(&PodUid::new("a"), Ipv4Addr::new(10, 42, 0, 2));
+        database.forget(&PodUid::new("b"));
+        drop(database);
+        // The writer ends by itself; what it wrote shows once it has.
+        let recorded = loop {
+            let (_, recorded) = Database::open(&path).unwrap();
+            if recorded.pods.len() == 1 && recorded.addresses.len() == 1 {
+                break recorded;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(recorded.pods[0].metadata.uid.as_deref(), Some("a"));
+        assert_eq!(recorded.addresses[&PodUid::new("a")], Ipv4Addr::new(10, 42, 0, 2));
+    }
+}

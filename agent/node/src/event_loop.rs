@@ -1,0 +1,493 @@
+//! The agent's loop: one event at a time goes to the pods' machines, and what they ask for is begun. `select` waits and
+//! decides nothing, `apply` decides and waits for nothing; all slow work is a job whose end is an event.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use coracle_agent_core::{
+    Agent, Effect, NodeFacts, Now, PodUid, Report, Workload,
+    env::{References, references, service_variables},
+    volume,
+};
+use futures::{Stream, StreamExt, stream::BoxStream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus, Service};
+use kube::{ResourceExt, runtime::watcher};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    addresses::{Addresses, Fresh},
+    database::Database,
+    events::Recorder,
+    jobs::{Done, Jobs},
+    references::{Changed, Kind},
+    views::Views,
+};
+
+/// Status writes under way at once.
+const MAX_WRITES: usize = 32;
+/// Pods wait this long for the first list of Services, so that their variables are complete; then they start without,
+/// since a node must come up with no control plane in sight.
+const SERVICES_WAIT: Duration = Duration::from_secs(2);
+
+/// What a watch of the API gives.
+pub(crate) type Watch<K> = BoxStream<'static, Result<watcher::Event<K>, watcher::Error>>;
+
+/// All the loop is made of.
+pub(crate) struct EventLoop {
+    pub(crate) agent: Agent,
+    pub(crate) facts: NodeFacts,
+    pub(crate) runtime: Arc<dyn Workload>,
+    pub(crate) reports: mpsc::Receiver<Report>,
+    pub(crate) images_changed: mpsc::Receiver<()>,
+    pub(crate) changes: mpsc::Receiver<Changed>,
+    pub(crate) pods: Watch<Pod>,
+    pub(crate) services: Watch<Service>,
+    pub(crate) jobs: Jobs,
+    pub(crate) running: JoinSet<Done>,
+    pub(crate) recorder: Recorder,
+    pub(crate) database: Database,
+    pub(crate) addresses: Addresses,
+    pub(crate) views: Views,
+    /// Pods from the agent's records, until they are started.
+    pub(crate) recorded: Vec<Pod>,
+    pub(crate) started: Instant,
+    pub(crate) state: LoopState,
+}
+
+/// What the loop itself remembers.
+#[derive(Default)]
+pub(crate) struct LoopState {
+    /// Pods are handled: the Services are known, or were waited for long enough.
+    open: bool,
+    known_services: BTreeMap<(String, String), Service>,
+    /// Pods seen since the watch began anew.
+    listed: Option<HashSet<PodUid>>,
+    /// The object and status last known to be in the API.
+    written: HashMap<PodUid, PodStatus>,
+    dirty: BTreeSet<PodUid>,
+    writing: HashSet<PodUid>,
+    finishing: BTreeSet<PodUid>,
+    mounting: HashSet<PodUid>,
+    unmount_next: HashSet<PodUid>,
+    mount_again: HashSet<PodUid>,
+    /// When tokens of a pod are to be renewed.
+    renewals: BTreeMap<PodUid, Timestamp>,
+}
+
+/// One thing that happened.
+enum Event {
+    Report(Report),
+    Pod(Box<watcher::Event<Pod>>),
+    Service(Box<watcher::Event<Service>>),
+    WatchFailed(watcher::Error),
+    Changed(Changed),
+    ImagesChanged,
+    Done(Box<Done>),
+    Lost(tokio::task::JoinError),
+    Timeout,
+    Stop,
+}
+
+impl EventLoop {
+    /// Runs until told to stop. Containers are left as they are: whoever stops the process ends them.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            match self.select(&stop).await {
+                Event::Stop => return,
+                event => self.apply(event),
+            }
+        }
+    }
+
+    async fn select(&mut self, stop: &CancellationToken) -> Event {
+        let due = self.deadline();
+        tokio::select! {
+            () = stop.cancelled() => Event::Stop,
+            Some(report) = self.reports.recv() => Event::Report(report),
+            Some(done) = self.running.join_next() => match done {
+                Ok(done) => Event::Done(Box::new(done)),
+                Err(error) => Event::Lost(error),
+            },
+            event = next(&mut self.pods), if self.state.open => event.map_or_else(Event::WatchFailed, |e| Event::Pod(Box::new(e))),
+            event = next(&mut self.services) => event.map_or_else(Event::WatchFailed, |e| Event::Service(Box::new(e))),
+            Some(changed) = self.changes.recv() => Event::Changed(changed),
+            Some(()) = self.images_changed.recv() => Event::ImagesChanged,
+            () = until(due) => Event::Timeout,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let timer = self.agent.poll_timeout().map(|at| self.started + at);
+        let gate = (!self.state.open).then(|| self.started + SERVICES_WAIT);
+        let wall = Timestamp::now();
+        let renewal = self.state.renewals.values().min().map(|at| {
+            Instant::now() + Duration::try_from(at.duration_since(wall)).unwrap_or_default()
+        });
+        [timer, gate, renewal].into_iter().flatten().min()
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: Timestamp::now(), mono: self.started.elapsed() }
+    }
+
+    fn apply(&mut self, event: Event) {
+        let now = self.now();
+        match event {
+            Event::Stop => {}
+            Event::Report(report) => self.agent.handle_report(now, report),
+            Event::Pod(event) => self.pod_event(now, *event),
+            Event::Service(event) => self.service_event(now, *event),
+            Event::WatchFailed(error) => tracing::debug!(%error, "a watch of the API was interrupted"),
+            Event::Changed(changed) => self.reference_changed(now, &changed),
+            Event::ImagesChanged => self.agent.handle_images_changed(now),
+            Event::Done(done) => self.done(now, *done),
+            Event::Lost(error) => tracing::error!(%error, "a job of the agent was lost"),
+            Event::Timeout => self.timeout(now),
+        }
+        while let Some(effect) = self.agent.poll_effect() {
+            self.carry_out(effect);
+        }
+        self.write_statuses();
+    }
+
+    fn timeout(&mut self, now: Now) {
+        if !self.state.open && self.started.elapsed() >= SERVICES_WAIT {
+            self.open(now);
+        }
+        self.agent.handle_timeout(now);
+        let due: Vec<PodUid> =
+            self.state.renewals.iter().filter(|(_, at)| **at <= now.wall).map(|(uid, _)| uid.clone()).collect();
+        for uid in due {
+            self.state.renewals.remove(&uid);
+            self.mount(uid);
+        }
+    }
+
+    /// Begins with the recorded pods, then with what the API says.
+    fn open(&mut self, now: Now) {
+        self.state.open = true;
+        for pod in std::mem::take(&mut self.recorded) {
+            self.pod_changed(now, pod);
+        }
+    }
+
+    fn pod_event(&mut self, now: Now, event: watcher::Event<Pod>) {
+        match event {
+            watcher::Event::Init => self.state.listed = Some(HashSet::new()),
+            watcher::Event::InitApply(pod) => {
+                if let Some(listed) = &mut self.state.listed {
+                    listed.insert(uid_of(&pod));
+                }
+                self.pod_changed(now, pod);
+            }
+            watcher::Event::InitDone => {
+                let listed = self.state.listed.take().unwrap_or_default();
+                let gone: Vec<PodUid> =
+                    self.agent.pods().map(|(uid, _)| uid).filter(|uid| !listed.contains(*uid)).cloned().collect();
+                for uid in gone {
+                    self.pod_gone(now, &uid);
+                }
+                self.agent.handle_complete();
+            }
+            watcher::Event::Apply(pod) => self.pod_changed(now, pod),
+            watcher::Event::Delete(pod) => self.pod_gone(now, &uid_of(&pod)),
+        }
+    }
+
+    fn pod_changed(&mut self, now: Now, mut pod: Pod) {
+        pod.metadata.managed_fields = None;
+        let uid = uid_of(&pod);
+        let ips = if self.agent.pod(&uid).is_some() {
+            Vec::new()
+        } else if pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true)) {
+            self.facts.ips.clone()
+        } else {
+            self.address(&uid)
+        };
+        let spec_changed = self.agent.pod(&uid).is_none_or(|old| {
+            old.spec != pod.spec || old.metadata.deletion_timestamp != pod.metadata.deletion_timestamp
+        });
+        let metadata_changed = self.agent.pod(&uid).is_some_and(|old| {
+            old.metadata.labels != pod.metadata.labels || old.metadata.annotations != pod.metadata.annotations
+        });
+        if spec_changed || metadata_changed {
+            self.database.put_pod(&uid, &pod);
+        }
+        self.state.written.insert(uid.clone(), pod.status.clone().unwrap_or_default());
+        let pod = Arc::new(pod);
+        self.agent.handle_pod(now, pod.clone(), ips);
+        if let Some(status) = self.agent.status(&uid) {
+            self.views.set(&pod, status);
+        }
+        if metadata_changed && has_downward(&pod) {
+            self.mount(uid);
+        }
+    }
+
+    fn address(&mut self, uid: &PodUid) -> Vec<IpAddr> {
+        match self.addresses.take(uid) {
+            Some((ip, fresh)) => {
+                if fresh == Fresh::Yes {
+                    self.database.put_address(uid, ip);
+                }
+                vec![IpAddr::V4(ip)]
+            }
+            None => {
+                tracing::error!(%uid, "the node has no free address for a pod; give it a larger range");
+                vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]
+            }
+        }
+    }
+
+    fn pod_gone(&mut self, now: Now, uid: &PodUid) {
+        self.state.finishing.remove(uid);
+        if let Some(pod) = self.agent.pod(uid).cloned() {
+            self.views.remove(&pod);
+        }
+        self.agent.handle_gone(now, uid);
+    }
+
+    fn service_event(&mut self, now: Now, event: watcher::Event<Service>) {
+        let key = |service: &Service| (service.namespace().unwrap_or_default(), service.name_any());
+        match event {
+            watcher::Event::Init => self.state.known_services.clear(),
+            watcher::Event::InitApply(service) => {
+                self.state.known_services.insert(key(&service), service);
+            }
+            watcher::Event::InitDone => {
+                let namespaces: BTreeSet<String> =
+                    self.state.known_services.keys().map(|(namespace, _)| namespace.clone()).collect();
+                self.publish_services("");
+                for namespace in namespaces {
+                    self.publish_services(&namespace);
+                }
+                if !self.state.open {
+                    self.open(now);
+                }
+            }
+            watcher::Event::Apply(service) => {
+                let key = key(&service);
+                let namespace = key.0.clone();
+                self.state.known_services.insert(key, service);
+                self.publish_services(&namespace);
+            }
+            watcher::Event::Delete(service) => {
+                let key = key(&service);
+                self.state.known_services.remove(&key);
+                self.publish_services(&key.0);
+            }
+        }
+    }
+
+    /// A namespace's Services and the API server's own are what its pods are told of.
+    fn publish_services(&mut self, namespace: &str) {
+        let all = &self.state.known_services;
+        let master = all.get(&("default".to_owned(), "kubernetes".to_owned()));
+        let own = all.iter().filter(|((of, _), _)| of == namespace).map(|(_, service)| service);
+        self.agent.set_services(namespace, service_variables(own.chain(master)));
+    }
+
+    fn reference_changed(&mut self, now: Now, changed: &Changed) {
+        let uses = |wanted: &References| match changed.kind {
+            Kind::ConfigMap => wanted.config_maps.contains(&changed.name),
+            Kind::Secret => wanted.secrets.contains(&changed.name),
+        };
+        let mut mounted = Vec::new();
+        let mut waiting = Vec::new();
+        for (uid, pod) in self.agent.pods() {
+            if pod.metadata.namespace.as_deref() != Some(changed.namespace.as_str()) {
+                continue;
+            }
+            if uses(&volume::references(pod)) {
+                mounted.push(uid.clone());
+            }
+            let containers = pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+            if containers.into_iter().any(|container| uses(&references(container))) {
+                waiting.push(uid.clone());
+            }
+        }
+        for uid in mounted.iter().chain(&waiting) {
+            self.agent.handle_reference_changed(now, uid);
+        }
+        for uid in mounted {
+            self.mount(uid);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Command(command) => self.runtime.submit(command),
+            Effect::Mount { pod } => self.mount(pod),
+            Effect::Unmount { pod } => {
+                self.addresses.give_back(&pod);
+                self.state.renewals.remove(&pod);
+                if self.state.mounting.contains(&pod) {
+                    self.state.unmount_next.insert(pod);
+                } else {
+                    self.running.spawn(self.jobs.unmount(pod));
+                }
+            }
+            Effect::Resolve { key, wants } => {
+                let Some(pod) = self.agent.pod(&key.pod) else { return };
+                self.running.spawn(self.jobs.resolve(pod.namespace().unwrap_or_default(), key, wants));
+            }
+            Effect::Probe(probe) => drop(self.running.spawn(self.jobs.probe(probe))),
+            Effect::Hook(hook) => drop(self.running.spawn(self.jobs.hook(hook))),
+            Effect::Event(event) => {
+                if let Some(pod) = self.agent.pod(&event.pod) {
+                    self.recorder.record(pod, event);
+                }
+            }
+            Effect::Status { pod } => {
+                self.state.dirty.insert(pod);
+            }
+            Effect::Finish { pod } => {
+                self.state.dirty.insert(pod.clone());
+                self.state.finishing.insert(pod);
+            }
+            Effect::Forget { pod } => self.forget(&pod),
+        }
+    }
+
+    fn forget(&mut self, uid: &PodUid) {
+        self.addresses.give_back(uid);
+        self.database.forget(uid);
+        let state = &mut self.state;
+        state.written.remove(uid);
+        state.dirty.remove(uid);
+        state.finishing.remove(uid);
+        state.renewals.remove(uid);
+        self.running.spawn(self.jobs.remove_logs(uid.clone()));
+    }
+
+    fn mount(&mut self, uid: PodUid) {
+        let (Some(pod), Some(ips)) = (self.agent.pod(&uid).cloned(), self.agent.ips(&uid)) else { return };
+        if self.state.mounting.contains(&uid) {
+            self.state.mount_again.insert(uid);
+            return;
+        }
+        let ips = ips.to_vec();
+        self.state.mounting.insert(uid.clone());
+        self.running.spawn(self.jobs.mount(uid, pod, self.facts.clone(), ips));
+    }
+
+    fn done(&mut self, now: Now, done: Done) {
+        match done {
+            Done::Mounted { pod, mounted } => {
+                self.state.mounting.remove(&pod);
+                if self.state.unmount_next.remove(&pod) {
+                    self.state.mount_again.remove(&pod);
+                    self.running.spawn(self.jobs.unmount(pod));
+                    return;
+                }
+                if let Some(at) = mounted.renew_at {
+                    self.state.renewals.insert(pod.clone(), at);
+                }
+                self.agent.handle_mounted(now, &pod, mounted.result);
+                if self.state.mount_again.remove(&pod) {
+                    self.mount(pod);
+                }
+            }
+            Done::Resolved { key, sources } => self.agent.handle_sources(now, &key, sources),
+            Done::Probed { request, outcome } => self.agent.handle_probe(now, &request.key, request.kind, outcome),
+            Done::Hooked { request, outcome } => self.agent.handle_hook(now, &request.key, request.kind, outcome),
+            Done::Written { pod, status, result } => {
+                self.state.writing.remove(&pod);
+                match result {
+                    Ok(()) => {
+                        self.record(&pod, &status);
+                        self.state.written.insert(pod, *status);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, uid = %pod, "a pod's status was not written");
+                        if self.agent.pod(&pod).is_some() {
+                            self.state.dirty.insert(pod);
+                        }
+                    }
+                }
+            }
+            Done::Deleted { pod, result } => {
+                self.state.writing.remove(&pod);
+                if let Err(error) = result {
+                    tracing::debug!(%error, uid = %pod, "a pod's object was not removed");
+                    self.state.finishing.insert(pod);
+                }
+            }
+            Done::Nothing => {}
+        }
+    }
+
+    /// Keeps a pod's record as it was written, so that a restart of the machine counts on from it.
+    fn record(&self, uid: &PodUid, status: &PodStatus) {
+        if let Some(pod) = self.agent.pod(uid) {
+            let mut object = (**pod).clone();
+            object.status = Some(status.clone());
+            self.database.put_pod(uid, &object);
+        }
+    }
+
+    fn write_statuses(&mut self) {
+        while self.state.writing.len() < MAX_WRITES {
+            let ready = |uid: &&PodUid| !self.state.writing.contains(*uid);
+            let Some(uid) = self.state.dirty.iter().find(ready).cloned() else { break };
+            self.state.dirty.remove(&uid);
+            self.write_status(uid);
+        }
+        while self.state.writing.len() < MAX_WRITES {
+            let idle = |uid: &&PodUid| !self.state.writing.contains(*uid) && !self.state.dirty.contains(*uid);
+            let Some(uid) = self.state.finishing.iter().find(idle).cloned() else { break };
+            self.state.finishing.remove(&uid);
+            if let Some(pod) = self.agent.pod(&uid).cloned() {
+                self.state.writing.insert(uid.clone());
+                self.running.spawn(self.jobs.delete(uid, pod));
+            }
+        }
+    }
+
+    fn write_status(&mut self, uid: PodUid) {
+        let (Some(pod), Some(status)) = (self.agent.pod(&uid).cloned(), self.agent.status(&uid).cloned()) else { return };
+        self.views.set(&pod, &status);
+        let old = self.state.written.get(&uid).cloned().unwrap_or_default();
+        let Some(patch) = crate::patch::status_patch(&uid, &old, &status) else { return };
+        self.state.writing.insert(uid.clone());
+        self.running.spawn(self.jobs.write(uid, pod, Box::new(status), patch));
+    }
+}
+
+async fn next<K>(watch: &mut (impl Stream<Item = Result<K, watcher::Error>> + Unpin)) -> Result<K, watcher::Error> {
+    match watch.next().await {
+        Some(event) => event,
+        // A watch does not end; if it did, there would be nothing to wait for.
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn uid_of(pod: &Pod) -> PodUid {
+    PodUid::new(pod.metadata.uid.clone().unwrap_or_default())
+}
+
+/// Whether a change of labels or annotations may change files of the pod.
+fn has_downward(pod: &Pod) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.into_iter().any(|volume| {
+        let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+        volume.downward_api.is_some() || projected.into_iter().any(|source| source.downward_api.is_some())
+    })
+}

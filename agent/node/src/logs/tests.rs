@@ -1,0 +1,101 @@
+//! Logs over files that grow and rotate.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::*;
+
+fn line(second: u32, tag: &str, text: &str) -> String {
+    format!("2026-01-01T00:00:{second:02}.000000001Z stdout {tag} {text}\n")
+}
+
+fn source(dir: &Path, goes_on: &Arc<AtomicBool>) -> LogSource {
+    let goes_on = goes_on.clone();
+    LogSource { dir: dir.to_owned(), attempt: 0, goes_on: Box::new(move || goes_on.load(Ordering::SeqCst)) }
+}
+
+async fn text(dir: &Path, options: LogOptions) -> String {
+    let (sender, mut receiver) = mpsc::channel(4);
+    let reading = read(source(dir, &Arc::new(AtomicBool::new(false))), options, sender);
+    let gather = async {
+        let mut all = Vec::new();
+        while let Some(block) = receiver.recv().await {
+            all.extend_from_slice(&block.unwrap());
+        }
+        String::from_utf8(all).unwrap()
+    };
+    tokio::join!(reading, gather).1
+}
+
+fn fixture() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let old = [line(1, "F", "one"), line(2, "P", "tw")].concat();
+    let new = [line(3, "F", "o"), line(4, "F", "three"), "2026 torn".to_owned()].concat();
+    fs::write(dir.path().join("0.log.20260101-000002"), old).unwrap();
+    fs::write(dir.path().join("0.log"), new).unwrap();
+    fs::write(dir.path().join("1.log"), line(9, "F", "other run")).unwrap();
+    dir
+}
+
+#[tokio::test]
+async fn every_option_cuts_as_it_says() {
+    let dir = fixture();
+    let base = LogOptions::default;
+    let check = async |options: LogOptions, expect: &str| assert_eq!(text(dir.path(), options).await, expect);
+    check(base(), "one\ntwo\nthree\n").await;
+    check(LogOptions { tail_lines: Some(0), ..base() }, "").await;
+    check(LogOptions { tail_lines: Some(1), ..base() }, "three\n").await;
+    check(LogOptions { tail_lines: Some(2), ..base() }, "two\nthree\n").await;
+    check(LogOptions { tail_lines: Some(9), ..base() }, "one\ntwo\nthree\n").await;
+    check(LogOptions { limit_bytes: Some(6), ..base() }, "one\ntw").await;
+    check(LogOptions { since: Some("2026-01-01T00:00:04Z".parse().unwrap()), ..base() }, "three\n").await;
+    check(LogOptions { stream: Some("stderr".into()), ..base() }, "").await;
+    let stamped = "2026-01-01T00:00:04.000000001Z three\n";
+    check(LogOptions { timestamps: true, tail_lines: Some(1), ..base() }, stamped).await;
+}
+
+#[tokio::test]
+async fn following_loses_and_doubles_nothing_over_rotations() {
+    let dir = tempfile::tempdir().unwrap();
+    let current = dir.path().join("0.log");
+    fs::write(&current, "").unwrap();
+    let goes_on = Arc::new(AtomicBool::new(true));
+    let (sender, mut receiver) = mpsc::channel(4);
+    let options = LogOptions { follow: true, ..LogOptions::default() };
+    let reading = tokio::spawn(read(source(dir.path(), &goes_on), options, sender));
+    let mut expect = String::new();
+    let writer = {
+        let dir = dir.path().to_owned();
+        for number in 0..300 {
+            expect.push_str(&format!("line {number}\n"));
+        }
+        async move {
+            for number in 0..300 {
+                use std::io::Write;
+                let mut file = fs::OpenOptions::new().create(true).append(true).open(dir.join("0.log")).unwrap();
+                file.write_all(line(1, "F", &format!("line {number}")).as_bytes()).unwrap();
+                if number % 40 == 39 {
+                    fs::rename(dir.join("0.log"), dir.join(format!("0.log.20260101-{number:06}"))).unwrap();
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            goes_on.store(false, Ordering::SeqCst);
+        }
+    };
+    let gather = async {
+        let mut all = Vec::new();
+        while let Some(block) = receiver.recv().await {
+            all.extend_from_slice(&block.unwrap());
+        }
+        String::from_utf8(all).unwrap()
+    };
+    let (_, got) = tokio::join!(writer, gather);
+    reading.await.unwrap();
+    assert_eq!(got, expect);
+}

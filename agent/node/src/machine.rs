@@ -1,0 +1,101 @@
+//! What this machine is: cores, memory, disk, kernel, names, addresses. Read from the system, never decided upon.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    path::Path,
+};
+
+use coracle_agent_core::workload::DnsSpec;
+
+/// Facts of the machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) cores: usize,
+    pub(crate) memory_bytes: u64,
+    pub(crate) disk_bytes: u64,
+    pub(crate) address: IpAddr,
+    pub(crate) kernel: String,
+    pub(crate) os_image: String,
+    pub(crate) machine_id: String,
+    pub(crate) boot_id: String,
+}
+
+impl Machine {
+    pub(crate) fn read(data_dir: &Path, address: Option<IpAddr>) -> Self {
+        let os = pairs(&text("/etc/os-release"), '=');
+        let memory = pairs(&text("/proc/meminfo"), ':');
+        Self {
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory_bytes: memory.get("MemTotal").map_or(0, |value| kib(value)),
+            disk_bytes: disk(data_dir).map_or(0, |(total, _)| total),
+            address: address.unwrap_or_else(default_address),
+            kernel: text("/proc/sys/kernel/osrelease"),
+            os_image: os.get("PRETTY_NAME").cloned().unwrap_or_else(|| "Linux".to_owned()),
+            machine_id: text("/etc/machine-id"),
+            boot_id: text("/proc/sys/kernel/random/boot_id"),
+        }
+    }
+
+    /// `amd64`, `arm64`: as Kubernetes names processors.
+    pub(crate) fn architecture() -> &'static str {
+        match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "x86" => "386",
+            other => other,
+        }
+    }
+}
+
+/// Bytes of a file system: all, and free for ordinary use.
+pub(crate) fn disk(path: &Path) -> Option<(u64, u64)> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
+}
+
+/// Memory that can be had without swapping.
+pub(crate) fn memory_available_bytes() -> Option<u64> {
+    pairs(&text("/proc/meminfo"), ':').get("MemAvailable").map(|value| kib(value))
+}
+
+/// The machine's own resolvers.
+pub(crate) fn host_dns() -> DnsSpec {
+    let mut dns = DnsSpec::default();
+    for line in text("/etc/resolv.conf").lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("nameserver") => dns.nameservers.extend(words.filter_map(|word| word.parse::<IpAddr>().ok())),
+            Some("search") => dns.searches = words.map(str::to_owned).collect(),
+            Some("options") => dns.options = words.map(str::to_owned).collect(),
+            _ => {}
+        }
+    }
+    dns
+}
+
+/// The address this machine would use to reach the world. Nothing is sent to find out.
+fn default_address() -> IpAddr {
+    let probe = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9)))?;
+        socket.local_addr()
+    };
+    probe().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+fn pairs(text: &str, separator: char) -> BTreeMap<String, String> {
+    let pair = |line: &str| line.split_once(separator).map(|(key, value)| {
+        (key.trim().to_owned(), value.trim().trim_matches('"').to_owned())
+    });
+    text.lines().filter_map(pair).collect()
+}
+
+fn kib(value: &str) -> u64 {
+    value.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
+}

@@ -1,0 +1,225 @@
+//! Volumes on disk: directories of pods, host paths, and files that are replaced all at once. Tokens are asked for here and
+//! again when four fifths of their life are over. What goes into a file was decided by `agent/core`.
+
+mod writer;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use coracle_agent_core::{
+    effect::{MountFailure, MountResult, NodeFacts},
+    env::Sources,
+    field::Surroundings,
+    volume::{self, File, Files, HostPathKind, Plan, Token},
+};
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    authentication::v1::TokenRequest,
+    core::v1::{Pod, ServiceAccount, Volume},
+};
+use kube::{Api, Client, api::PostParams};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::references::Lookup;
+
+/// Longest life after which a token is asked for anew, as the kubelet's `maxTTL`.
+const TOKEN_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Makes and removes volumes.
+#[derive(Clone)]
+pub(crate) struct Volumes {
+    client: Client,
+    lookup: Lookup,
+    pods_dir: PathBuf,
+    tokens: Arc<Mutex<BTreeMap<(String, Token), HeldToken>>>,
+}
+
+/// A token in use: it is not asked for again at every change of its volume.
+#[derive(Clone)]
+struct HeldToken {
+    text: String,
+    renew_at: Timestamp,
+}
+
+/// What a mount came to.
+pub(crate) struct Mounted {
+    pub(crate) result: MountResult,
+    /// When its tokens want to be renewed.
+    pub(crate) renew_at: Option<Timestamp>,
+}
+
+impl Volumes {
+    pub(crate) fn new(client: Client, lookup: Lookup, pods_dir: PathBuf) -> Self {
+        Self { client, lookup, pods_dir, tokens: Arc::default() }
+    }
+
+    /// Makes all volumes of a pod, or brings them up to date. Safe to repeat.
+    pub(crate) async fn mount(&self, pod: &Pod, facts: &NodeFacts, ips: &[std::net::IpAddr]) -> Mounted {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+        let (mut paths, mut failures, mut renew_at) = (BTreeMap::new(), Vec::new(), None);
+        let sources = match self.lookup.find(namespace, &volume::references(pod)).await {
+            Ok(sources) => sources,
+            Err(error) => {
+                let failure = |volume: &Volume| MountFailure { volume: volume.name.clone(), message: error.to_string() };
+                return Mounted { result: Err(volumes.iter().map(failure).collect()), renew_at };
+            }
+        };
+        for volume in volumes {
+            match self.one(pod, volume, &sources, facts, ips).await {
+                Ok((path, renew)) => {
+                    paths.insert(volume.name.clone(), path);
+                    renew_at = [renew_at, renew].into_iter().flatten().min();
+                }
+                Err(message) => failures.push(MountFailure { volume: volume.name.clone(), message }),
+            }
+        }
+        let result = if failures.is_empty() { Ok(paths) } else { Err(failures) };
+        Mounted { result, renew_at }
+    }
+
+    /// Removes a pod's directory. Host paths are not in it.
+    pub(crate) async fn unmount(&self, uid: &str) {
+        self.tokens.lock().retain(|(owner, _), _| owner != uid);
+        let dir = self.pods_dir.join(uid);
+        let removed = tokio::task::spawn_blocking(move || match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err((dir, error)),
+            _ => Ok(()),
+        });
+        if let Ok(Err((dir, error))) = removed.await {
+            tracing::warn!(%error, dir = %dir.display(), "a pod's directory cannot be removed");
+        }
+    }
+
+    async fn one(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        sources: &Sources,
+        facts: &NodeFacts,
+        ips: &[std::net::IpAddr],
+    ) -> Result<(PathBuf, Option<Timestamp>), String> {
+        let around = Surroundings { pod_ips: ips, host_ips: &facts.ips, allocatable: &facts.allocatable };
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let dir = self.pods_dir.join(uid).join("volumes").join(&volume.name);
+        let plan = volume::plan(pod, volume, sources, &around)?;
+        let mut renew_at = None;
+        let files = match plan {
+            Plan::EmptyDir { .. } => {
+                return blocking(move || open_directory(&dir).map(|()| dir)).await.map(|dir| (dir, None));
+            }
+            Plan::HostPath { path, kind } => {
+                return blocking(move || host_path(Path::new(&path), kind)).await.map(|path| (path, None));
+            }
+            Plan::Files(Files { mut files, tokens }) => {
+                for token in tokens {
+                    let held = self.token(pod, uid, &token).await?;
+                    renew_at = [renew_at, Some(held.renew_at)].into_iter().flatten().min();
+                    files.insert(token.path.clone(), File { data: held.text.into_bytes(), mode: token.mode });
+                }
+                files
+            }
+        };
+        let dir = blocking(move || writer::replace(&dir, &files).map(|()| dir)).await?;
+        Ok((dir, renew_at))
+    }
+
+    async fn token(&self, pod: &Pod, uid: &str, token: &Token) -> Result<HeldToken, String> {
+        let key = (uid.to_owned(), token.clone());
+        let now = Timestamp::now();
+        if let Some(held) = self.tokens.lock().get(&key).filter(|held| held.renew_at > now) {
+            return Ok(held.clone());
+        }
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
+        let request: TokenRequest = serde_json::from_value(json!({
+            "metadata": {},
+            "spec": {
+                "audiences": token.audience.iter().collect::<Vec<_>>(),
+                "expirationSeconds": token.expiration_seconds,
+                "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": uid},
+            },
+        }))
+        .map_err(|error| error.to_string())?;
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let failed = |error: kube::Error| format!("failed to fetch token: {error}");
+        let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.map_err(failed)?;
+        let status = answer.status.ok_or("failed to fetch token: the answer has no status")?;
+        let (Some(text), Some(expires)) = (status.token, status.expiration_timestamp) else {
+            return Err("failed to fetch token: the answer holds none".to_owned());
+        };
+        let life = Duration::try_from(expires.0.duration_since(now)).unwrap_or_default();
+        let renew_at = now + (life * 4 / 5).min(TOKEN_MAX_AGE);
+        let held = HeldToken { text, renew_at };
+        self.tokens.lock().insert(key, held.clone());
+        Ok(held)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// An `emptyDir` is open to every user, since containers of a pod may run as different ones.
+fn open_directory(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o777))
+}
+
+fn host_path(path: &Path, kind: HostPathKind) -> io::Result<PathBuf> {
+    let refused = |what: &str| {
+        let message = format!("hostPath type check failed: {} is not a {what}", path.display());
+        Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    };
+    match kind {
+        HostPathKind::DirectoryOrCreate if !path.exists() => {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(path)?;
+        }
+        HostPathKind::FileOrCreate if !path.exists() => {
+            // Kubernetes does not make the parent directory either.
+            fs::OpenOptions::new().create(true).append(true).open(path)?;
+        }
+        _ => {}
+    }
+    let found = fs::metadata(path).ok().map(|meta| meta.file_type());
+    let is = |check: fn(&fs::FileType) -> bool| found.as_ref().is_some_and(check);
+    match kind {
+        HostPathKind::Any => {}
+        HostPathKind::Directory | HostPathKind::DirectoryOrCreate if !is(fs::FileType::is_dir) => return refused("directory"),
+        HostPathKind::File | HostPathKind::FileOrCreate if !is(fs::FileType::is_file) => return refused("file"),
+        HostPathKind::Socket if !is(FileTypeExt::is_socket) => return refused("socket file"),
+        HostPathKind::CharDevice if !is(FileTypeExt::is_char_device) => return refused("character device"),
+        HostPathKind::BlockDevice if !is(FileTypeExt::is_block_device) => return refused("block device"),
+        _ => {}
+    }
+    Ok(path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_path_types_are_checked_and_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, new) = (dir.path().join("f"), dir.path().join("a/b"));
+        fs::write(&file, "x").unwrap();
+        let error = host_path(&file, HostPathKind::Directory).unwrap_err().to_string();
+        assert_eq!(error, format!("hostPath type check failed: {} is not a directory", file.display()));
+        assert!(host_path(&file, HostPathKind::File).is_ok());
+        assert!(host_path(&new, HostPathKind::Directory).is_err());
+        assert!(host_path(&new, HostPathKind::DirectoryOrCreate).is_ok());
+        assert!(new.is_dir());
+        assert!(host_path(&dir.path().join("none"), HostPathKind::Any).is_ok());
+    }
+}
