@@ -8,6 +8,7 @@ mod backends;
 mod cache;
 mod config;
 mod deployment;
+mod disruption;
 mod endpoint_mirror;
 mod endpoint_slice;
 mod endpoints;

@@ -59,10 +59,6 @@ pub(crate) trait MetaExt {
     fn created_second(&self) -> i64 {
         self.object_meta().creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second())
     }
-    /// Whether the object carries a finalizer.
-    fn has_finalizer(&self, name: &str) -> bool {
-        self.object_meta().finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == name))
-    }
 }
 
 impl MetaExt for ObjectMeta {

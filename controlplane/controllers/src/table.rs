@@ -94,6 +94,7 @@ pub const CONTROLLERS: &[Controller] = &[
     crate::pod_gc::CONTROLLER,
     crate::node_ipam::CONTROLLER,
     crate::event_ttl::CONTROLLER,
+    crate::disruption::CONTROLLER,
 ];
 
 impl Key {

@@ -105,8 +105,15 @@ async fn send(client: &kube::Client, request: Request<Vec<u8>>, action: &Action)
             (404 | 409, Action::Delete { .. }) => Written::Accepted,
             (404, Action::Create(_)) => Written::Refused(status.message.clone()),
             (404 | 409, _) => Written::Outdated,
+            // Nothing is wrong: the namespace goes, and what was to be written would go with it.
+            (403, Action::Create(_)) if namespace_ends(&status) => Written::Outdated,
             _ => Written::Refused(status.message.clone()),
         },
         Err(error) => Written::Refused(error.to_string()),
     }
+}
+
+/// Whether a create was refused because its namespace is being deleted.
+fn namespace_ends(status: &kube::core::Status) -> bool {
+    status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == "NamespaceTerminating")
 }

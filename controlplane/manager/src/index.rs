@@ -18,6 +18,10 @@ pub(crate) type Name = Arc<str>;
 const LABELLED: [Kind; 3] = [Kind::Pod, Kind::ReplicaSet, Kind::EndpointSlice];
 /// Kinds whose times of change are kept.
 const TIMED: [Kind; 2] = [Kind::Node, Kind::Lease];
+/// Times of change that are kept before old ones are dropped, and how long they count. A living node's Lease changes far
+/// more often; an older time means no more than that the object has been silent, or gone, for long.
+const MOST_TIMES: usize = 20_000;
+const TIMES_COUNT: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 /// Finalizers that the garbage collector serves.
 const COLLECTED: [&str; 2] = ["foregroundDeletion", "orphan"];
 
@@ -88,6 +92,9 @@ impl Index {
     /// Notes when an object changed.
     pub(crate) fn touch(&mut self, kind: Kind, name: &Name, now: Timestamp) {
         if TIMED.contains(&kind) {
+            if self.changed.len() >= MOST_TIMES {
+                self.changed.retain(|_, at| now.duration_since(*at) < TIMES_COUNT);
+            }
             self.changed.insert((kind, Arc::clone(name)), now);
         }
     }
@@ -187,5 +194,57 @@ pub(crate) fn identity_of(resource: &Arc<Resource>, meta: &ObjectMeta) -> Identi
         deletion_grace_period_seconds: meta.deletion_grace_period_seconds,
         finalizers: meta.finalizers.clone().unwrap_or_default(),
         owners: meta.owner_references.clone().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_controllers::Typed;
+    use k8s_openapi::api::core::v1::{Pod, PodSpec};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+    use super::*;
+
+    fn pod(labels: &[(&str, &str)], node: Option<&str>, owner: Option<&str>) -> Object {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let reference = |uid: &str| OwnerReference { uid: uid.into(), ..OwnerReference::default() };
+        let metadata = ObjectMeta {
+            uid: Some("u".into()),
+            labels: Some(labels),
+            owner_references: owner.map(|uid| vec![reference(uid)]),
+            ..ObjectMeta::default()
+        };
+        let spec = PodSpec { node_name: node.map(str::to_owned), ..PodSpec::default() };
+        Arc::new(Pod { metadata, spec: Some(spec), status: None }).into_object()
+    }
+
+    #[test]
+    fn every_index_follows_a_pod_through_its_life() {
+        let mut index = Index::new(Timestamp::UNIX_EPOCH);
+        let name: Name = "ns/p".into();
+        let selector = |text: &str| Selector::parse(text).unwrap();
+        let states = [
+            None,
+            Some(pod(&[("app", "a"), ("tier", "x")], None, Some("set"))),
+            Some(pod(&[("app", "b")], Some("n1"), None)),
+            None,
+        ];
+        let expect = [(1, 0, 0, 1), (0, 1, 1, 0), (0, 0, 0, 0)];
+        for (step, (a, b, on_node, owned)) in states.windows(2).zip(expect) {
+            let (old, new) = (step[0].as_ref(), step[1].as_ref());
+            index.apply_meta(3, &name, old.map(Object::meta), new.map(Object::meta));
+            index.apply_object(&name, old, new);
+            let found = |text: &str| index.candidates(Kind::Pod, "ns", &selector(text)).unwrap().len();
+            assert_eq!((found("app=a"), found("app=b"), index.on_node("n1").count(), index.owned("set").count()), (a, b, on_node, owned));
+            assert_eq!(index.identity("u").is_some(), owned == 1);
+        }
+        assert!(index.owned.is_empty() && index.labels.is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn selectors_without_an_exact_pair_are_not_narrowed_down() {
+        let index = Index::new(Timestamp::UNIX_EPOCH);
+        assert_eq!(index.candidates(Kind::Pod, "ns", &Selector::parse("app").unwrap()), None);
+        assert_eq!(index.candidates(Kind::Deployment, "ns", &Selector::parse("app=a").unwrap()), None);
     }
 }

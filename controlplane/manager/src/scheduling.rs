@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_controllers::{Kind, Object};
+use coracle_scheduler::labels::{LabelQuery, Labels};
 use coracle_scheduler::{Budget, Change, Decision, NodeInfo, PodInfo, PodRef, Profile, ProfileError, Scheduler, Uid};
 use coracle_store::{Collection, ListRange, Revision, Store, StoreError, Watch, WatchEvent};
 use jiff::Timestamp;
@@ -38,6 +39,7 @@ pub(crate) struct Scheduling {
     binder: Binder,
     tasks: TaskTracker,
     collections: Vec<(Kind, Collection)>,
+    services: Collection,
     position: Revision,
     running: usize,
     done: mpsc::Sender<Option<Failed>>,
@@ -62,6 +64,7 @@ impl Scheduling {
             binder,
             tasks,
             collections: FOLLOWED.into_iter().map(collection).collect(),
+            services: Collection::new("", "services"),
             position: Revision::ZERO,
             running: 0,
             done,
@@ -171,9 +174,78 @@ impl Scheduling {
             WatchEvent::Deleted { previous, .. } => (previous, true),
         };
         let Some(object) = decode(kind, entry) else { return };
-        if let Some(change) = change_of(&object, gone) {
+        if let Some(change) = self.change_of(&object, gone) {
             self.scheduler.handle(change, Timestamp::now());
         }
+    }
+
+    /// What the scheduler is told of an object.
+    fn change_of(&self, object: &Object, gone: bool) -> Option<Change> {
+        let meta = object.meta();
+        let name = meta.name.as_deref().unwrap_or_default();
+        Some(match (object, gone) {
+            (Object::Node(node), false) => Change::NodeUpserted(NodeInfo::parse(node)),
+            (Object::Node(_), true) => Change::NodeDeleted(name.into()),
+            (Object::Pod(pod), false) => Change::PodUpserted(Box::new(self.pod_info(pod))),
+            (Object::Pod(_), true) => Change::PodDeleted(meta.uid.as_deref().unwrap_or_default().into()),
+            (Object::Namespace(_), false) => Change::NamespaceUpserted(name.into(), Labels::from_map(meta.labels.as_ref())),
+            (Object::Namespace(_), true) => Change::NamespaceDeleted(name.into()),
+            (Object::PodDisruptionBudget(budget), false) => Change::BudgetUpserted(Budget::parse(budget)),
+            (Object::PodDisruptionBudget(_), true) => {
+                Change::BudgetDeleted { namespace: meta.namespace.as_deref().unwrap_or_default().into(), name: name.into() }
+            }
+            _ => return None,
+        })
+    }
+
+    /// A pod, with what its Services and its owner say about spreading if it says nothing itself and needs a node.
+    fn pod_info(&self, pod: &Pod) -> PodInfo {
+        let info = PodInfo::parse(pod);
+        let asks = pod.spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_ref()).is_some_and(|all| !all.is_empty());
+        if asks || info.node.is_some() { info } else { info.with_default_spread(self.siblings_of(pod)) }
+    }
+
+    /// The query that finds a pod's siblings (component-helpers, DefaultSelector): the selectors of its Services and of
+    /// the object that manages it, all together.
+    fn siblings_of(&self, pod: &Pod) -> Option<LabelQuery> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let labels = pod.metadata.labels.clone().unwrap_or_default();
+        let mut query: Option<LabelQuery> = None;
+        let mut add = |more: LabelQuery| {
+            query = Some(match query.take() {
+                Some(query) => query.and_query(more),
+                None => more,
+            });
+        };
+        let services = self.store.list(&self.services, &ListRange::namespace(namespace)).entries;
+        for service in services.iter().filter_map(|entry| decode(Kind::Service, entry)) {
+            let Object::Service(service) = service else { continue };
+            let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty());
+            if let Some(selector) = selector.filter(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value))) {
+                add(LabelQuery::from_pairs(selector));
+            }
+        }
+        let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+        let kinds = [Kind::ReplicaSet, Kind::StatefulSet, Kind::ReplicationController];
+        let kind = owner.and_then(|owner| kinds.into_iter().find(|kind| kind.resource().kind == owner.kind));
+        if let (Some(owner), Some(kind)) = (owner, kind) {
+            let collection = Collection::new(&kind.resource().group, &kind.resource().plural);
+            match self.store.get(&collection.key(namespace, &owner.name)).and_then(|entry| decode(kind, &entry)) {
+                Some(Object::ReplicaSet(set)) => {
+                    add(LabelQuery::from_selector(set.spec.as_ref().map(|spec| &spec.selector)));
+                }
+                Some(Object::StatefulSet(set)) => {
+                    add(LabelQuery::from_selector(set.spec.as_ref().map(|spec| &spec.selector)));
+                }
+                Some(Object::ReplicationController(controller)) => {
+                    if let Some(selector) = controller.spec.as_ref().and_then(|spec| spec.selector.as_ref()) {
+                        add(LabelQuery::from_pairs(selector));
+                    }
+                }
+                _ => {}
+            }
+        }
+        query
     }
 
     fn decide(&mut self) {
@@ -222,27 +294,6 @@ impl Scheduling {
             _ => None,
         }
     }
-}
-
-/// What the scheduler is told of an object.
-fn change_of(object: &Object, gone: bool) -> Option<Change> {
-    let meta = object.meta();
-    let name = meta.name.as_deref().unwrap_or_default();
-    Some(match (object, gone) {
-        (Object::Node(node), false) => Change::NodeUpserted(NodeInfo::parse(node)),
-        (Object::Node(_), true) => Change::NodeDeleted(name.into()),
-        (Object::Pod(pod), false) => Change::PodUpserted(Box::new(PodInfo::parse(pod))),
-        (Object::Pod(_), true) => Change::PodDeleted(meta.uid.as_deref().unwrap_or_default().into()),
-        (Object::Namespace(_), false) => {
-            Change::NamespaceUpserted(name.into(), coracle_scheduler::labels::Labels::from_map(meta.labels.as_ref()))
-        }
-        (Object::Namespace(_), true) => Change::NamespaceDeleted(name.into()),
-        (Object::PodDisruptionBudget(budget), false) => Change::BudgetUpserted(Budget::parse(budget)),
-        (Object::PodDisruptionBudget(_), true) => {
-            Change::BudgetDeleted { namespace: meta.namespace.as_deref().unwrap_or_default().into(), name: name.into() }
-        }
-        _ => return None,
-    })
 }
 
 /// Sleeps until a time; for ever without one.

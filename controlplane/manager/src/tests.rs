@@ -289,6 +289,55 @@ async fn a_pod_waits_for_a_node_and_says_so() {
     cluster.stop().await;
 }
 
+/// What is settled stays settled: neither time nor a restart of the manager brings writes about.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settled_cluster_is_not_written_to() {
+    /// Longer than any reaction takes, shorter than any timer.
+    const QUIET: Duration = Duration::from_millis(700);
+    let mut cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    cluster.create::<Service>(json!({
+        "metadata": { "name": "web", "labels": { "app": "web" } },
+        "spec": { "clusterIP": "10.43.0.20", "selector": { "app": "web" }, "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }] },
+    }))
+    .await;
+    cluster.create::<Deployment>(deployment(3)).await;
+    let quiet = async |cluster: &Cluster| {
+        let revision = cluster.store.revision();
+        tokio::time::timeout(QUIET, cluster.store.wait_for(revision.next())).await.is_err()
+    };
+    let deployments = cluster.api::<Deployment>();
+    cluster
+        .eventually("the deployment is available", || async {
+            cluster.play_nodes().await;
+            (deployments.get("web").await.ok()?.status?.available_replicas == Some(3)).then_some(())
+        })
+        .await;
+    let deadline = Instant::now() + PATIENCE;
+    while !quiet(&cluster).await {
+        assert!(Instant::now() < deadline, "the cluster never settles");
+    }
+    let settled = cluster.store.revision();
+    cluster.stop.cancel();
+    (&mut cluster.manager).await.unwrap();
+    cluster.stop = CancellationToken::new();
+    let config = ManagerConfig { root_ca: "PEM".into(), seed: Some(2), ..ManagerConfig::default() };
+    let run = Manager::run(Arc::clone(&cluster.store), cluster.client.clone(), config, cluster.stop.child_token());
+    cluster.manager = tokio::spawn(run);
+    assert!(quiet(&cluster).await, "a restart writes: {:?}", changed_since(&cluster, settled).await);
+    cluster.stop().await;
+}
+
+/// The keys that changed after a revision.
+async fn changed_since(cluster: &Cluster, revision: coracle_store::Revision) -> Vec<String> {
+    let mut changed = Vec::new();
+    for row in catalog::Catalog::new(coracle_api::KINDS).rows {
+        let mut watch = cluster.store.watch(&row.collection, coracle_store::WatchFrom::After(revision)).unwrap();
+        changed.extend(watch.try_next().unwrap().iter().map(|event| event.entry().key.to_string()));
+    }
+    changed
+}
+
 /// Many pods on many nodes: all are bound, none twice, and the nodes share them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_is_bound() {
