@@ -17,6 +17,7 @@ mod output;
 mod print;
 mod rollout;
 mod scale;
+mod server;
 mod target;
 mod time;
 mod version;
@@ -47,6 +48,7 @@ struct Line {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Server(server::Run),
     Get(get::Get),
     Apply(apply::Apply),
     Create(create::Create),
@@ -100,6 +102,15 @@ fn run(line: Line) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Check(check) => check.run(&line.options),
+        Command::Server(server) => {
+            tracing_subscriber::fmt()
+                .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("CORACLE_LOG").unwrap_or_else(|_| "warn".into()))
+                .with_writer(io::stderr)
+                .init();
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(server.run(&line.options))
+        }
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(client(command, &line.options))
@@ -129,7 +140,7 @@ async fn client(command: Command, options: &Options) -> anyhow::Result<()> {
             version.run(options).await
         }
         Command::Image(image) => image.run(options).await,
-        Command::Check(_) | Command::Completion { .. } => unreachable!("they need no runtime"),
+        Command::Check(_) | Command::Completion { .. } | Command::Server(_) => unreachable!("they need no client"),
     }
 }
 
@@ -154,6 +165,7 @@ mod tests {
             "logs -f x --tail=5 --since=1m -c y", "logs -l app=x --prefix --all-containers", "logs x --previous --timestamps",
             "scale deploy/x --replicas=3", "rollout status deploy/x --watch=false", "rollout undo deploy/x --to-revision=2",
             "rollout history deploy/x", "image import a.wasm --name x:v1", "image ls", "check", "completion bash", "version --client",
+            "server --apply a.yaml --import hello:v1=a.wasm --port 0", "describe pod x", "describe node/x --show-events=false",
         ] {
             let words = std::iter::once("coracle").chain(line.split(' '));
             if let Err(error) = Line::try_parse_from(words) {

@@ -1,0 +1,119 @@
+//! The node on the control plane's own machine: its agent, its Services, and the way the API reaches it, all in this process.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use coracle_apiserver::{Body, NodeError, NodeProxy};
+use coracle_node::{Handler, Node, NodeConfig};
+use coracle_server::{Server, ServerConfig};
+use coracle_services::ServicesConfig;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The name of the table of the kernel's packet filter.
+const NFT_TABLE: &str = "coracle";
+
+/// A running node.
+pub(super) struct LocalNode {
+    name: String,
+    ready: watch::Receiver<bool>,
+    tasks: TaskTracker,
+}
+
+impl LocalNode {
+    /// Opens and starts it; it is Ready a moment later.
+    pub(super) async fn start(
+        server: &Server,
+        config: &ServerConfig,
+        name: Option<&str>,
+        labels: &[(String, String)],
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => machine_name()?,
+        };
+        // The first part of the pods' range: this is the first node.
+        let range = config.pod_range.subnets(config.node_prefix).ok().and_then(|mut parts| parts.next());
+        let range = range.context("the pods' range is smaller than a node's part of it")?;
+        let client = server.node_client(&name);
+        let mut node = NodeConfig::new(client.clone(), &name, server.data_dir(), range);
+        node.labels = labels.iter().cloned().collect();
+        let node = Node::open(node, stop.child_token()).await.context("the node does not start")?;
+        server.set_nodes(Arc::new(InProcess { name: name.clone(), handler: node.handler() }));
+        let (ready, tasks) = (node.ready(), TaskTracker::new());
+        tasks.spawn(node.run());
+        let services = ServicesConfig {
+            node_name: name.clone(),
+            node_address: own_address(),
+            service_range: config.service_range,
+            nft_table: NFT_TABLE.to_owned(),
+        };
+        let told = |mode| tracing::info!(?mode, "Services are served");
+        tasks.spawn(coracle_services::run(client, services, stop.child_token(), told));
+        tasks.close();
+        Ok(Self { name, ready, tasks })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns once the node is Ready.
+    pub(super) async fn ready(&self) -> anyhow::Result<()> {
+        match self.ready.clone().wait_for(|ready| *ready).await {
+            Ok(_) => Ok(()),
+            Err(_) => bail!("the node ended before it was Ready"),
+        }
+    }
+
+    /// Waits for its end, which it was told of.
+    pub(super) async fn ended(self, timeout: Duration) {
+        if tokio::time::timeout(timeout, self.tasks.wait()).await.is_err() {
+            eprintln!("the node did not end in {} seconds", timeout.as_secs());
+        }
+    }
+}
+
+/// The machine's name as a node may have it.
+fn machine_name() -> anyhow::Result<String> {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy().to_lowercase();
+    if name.is_empty() {
+        bail!("this machine has no name: give the node one with --node-name");
+    }
+    Ok(name)
+}
+
+/// The address from which this machine reaches others; its loopback where it reaches none.
+fn own_address() -> Ipv4Addr {
+    let asked = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        // Nothing is sent: the kernel only chooses the way.
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    });
+    match asked.map(|address| address.ip()) {
+        Ok(std::net::IpAddr::V4(address)) if !address.is_unspecified() => address,
+        _ => Ipv4Addr::LOCALHOST,
+    }
+}
+
+/// The API's way to the agent in this process.
+struct InProcess {
+    name: String,
+    handler: Handler,
+}
+
+impl NodeProxy for InProcess {
+    fn request(&self, node: &str, request: Request<Bytes>) -> BoxFuture<'static, Result<Response<Body>, NodeError>> {
+        if node != self.name {
+            return Box::pin(std::future::ready(Err(NodeError::Unknown)));
+        }
+        let handler = self.handler.clone();
+        Box::pin(async move { Ok(handler.call(request.map(Full::new)).await.map(Body::wrap)) })
+    }
+}
