@@ -124,7 +124,8 @@ fn fix(name: &str, mut schema: Value) -> Value {
 
 fn rename_formats(value: &mut Value) {
     if let Value::Object(fields) = value {
-        if fields.get("x-kubernetes-int-or-string").is_some() {
+        // Of JSON schemas themselves it is the name of a property.
+        if fields.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
             fields.remove("x-kubernetes-int-or-string");
             fields.insert("type".to_owned(), json!("string"));
         }
