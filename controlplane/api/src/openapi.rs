@@ -14,6 +14,8 @@ use sha2::{Digest as _, Sha256};
 use crate::kind::Kind;
 
 pub use definitions::definition_name;
+#[cfg(test)]
+pub(crate) use definitions::properties as definition_properties;
 
 /// What the documents say of the server.
 pub(crate) const VERSION: &str = "v1.36.0";

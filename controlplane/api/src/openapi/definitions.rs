@@ -115,3 +115,14 @@ fn references(value: &Value, found: &mut impl FnMut(&str)) {
         _ => {}
     }
 }
+
+/// The names of each definition's properties.
+#[cfg(test)]
+pub(crate) fn properties() -> BTreeMap<String, BTreeSet<String>> {
+    let unpacked = Unpacked::new();
+    let names = |raw: &RawValue| {
+        let definition: Value = serde_json::from_str(raw.get()).ok()?;
+        Some(definition.get("properties")?.as_object()?.keys().cloned().collect())
+    };
+    unpacked.table().into_iter().filter_map(|(name, raw)| Some((name, names(raw)?))).collect()
+}
