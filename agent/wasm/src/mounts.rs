@@ -40,8 +40,11 @@ impl Mounts {
             access: Access::ReadWrite,
         });
         if let Some(message) = &message {
-            let made = fs::OpenOptions::new().create(true).write(true).truncate(true).open(&message.host_path);
-            made.map_err(|source| error(message, source))?;
+            let (parent, path) = (message.host_path.parent(), &message.host_path);
+            parent
+                .map_or(Ok(()), fs::create_dir_all)
+                .and_then(|()| fs::OpenOptions::new().create(true).write(true).truncate(true).open(path))
+                .map_err(|source| error(message, source))?;
         }
         let mut files: BTreeMap<String, Vec<&Mount>> = BTreeMap::new();
         for mount in mounts.iter().chain(&message) {
