@@ -26,6 +26,7 @@ use crate::nodes::NodeProxy;
 use crate::registry::{Registry, Served};
 use crate::render::{self, Shape};
 use crate::request::{MAX_URL_BYTES, Query, ResourcePath, Target, Verb, verb};
+use crate::wire::{self, Form};
 
 /// The largest request body, as Kubernetes' API server has it.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
@@ -165,10 +166,11 @@ impl ApiServer {
     {
         let started = std::time::Instant::now();
         let method = request.method().clone();
+        let form = Form::accepted(request.headers());
         let mut seen = crate::metrics::Seen::default();
         let response = match self.route(request, caller, &mut seen).await {
             Ok(response) => response,
-            Err(error) => render::error(&error),
+            Err(error) => form.answer(render::error(&error)),
         };
         self.metrics.observe(&method, &seen, response.status(), started.elapsed());
         response
@@ -271,12 +273,14 @@ impl ApiServer {
         }
         call.shape = Shape::negotiate(call.headers, call.query)?;
         if verb == Verb::Watch {
-            return handlers::watch::watch(&call).await;
+            return Form::accepted(call.headers).answer_watch(handlers::watch::watch(&call).await?);
         }
         let _in_flight = self.metrics.in_flight(verb)?;
         let body = match verb {
             Verb::Get | Verb::List => Bytes::new(),
-            _ => collect(body).await?,
+            // A patch has media types of its own.
+            Verb::Patch => collect(body).await?,
+            _ => wire::to_json(call.headers, collect(body).await?)?,
         };
         let work: BoxFuture<'_, _> = Box::pin(handlers::dispatch(&call, verb, body));
         let mut response = tokio::time::timeout(REQUEST_TIMEOUT, work)
@@ -288,6 +292,7 @@ impl ApiServer {
                 response.headers_mut().append(http::header::WARNING, value);
             }
         }
+        response = Form::accepted(call.headers).answer(response);
         crate::compress::compress(call.headers, &mut response);
         Ok(response)
     }

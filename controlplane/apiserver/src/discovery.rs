@@ -234,6 +234,7 @@ pub(crate) async fn answer(
         }
         _ => return Err(ApiError::no_such_path()),
     };
+    response = crate::wire::Form::accepted(&head.headers).answer(response);
     crate::compress::compress(&head.headers, &mut response);
     Ok(response)
 }

@@ -21,6 +21,7 @@ mod pods;
 mod registry;
 mod render;
 mod request;
+mod wire;
 mod writes;
 
 pub use api::{ApiServer, Caller, Parts};

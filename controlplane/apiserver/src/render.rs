@@ -14,9 +14,8 @@ use serde_json::{Value, json};
 use crate::body::Body;
 use crate::registry::{Stored, wire_bytes};
 use crate::request::Query;
+use crate::wire::{self, Clause, Form};
 
-const MEDIA_TYPES: &str =
-    "application/json, application/json;as=Table;g=meta.k8s.io;v=v1, application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 /// Larger lists are sent in pieces of about this size, so that no list is ever joined in memory.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -43,26 +42,21 @@ impl Shape {
         else {
             return Ok(Self::Plain);
         };
-        for clause in accept.split(',') {
-            let mut parts = clause.split(';').map(str::trim);
-            let media = parts.next().unwrap_or_default();
-            if !matches!(media, "application/json" | "application/*" | "*/*") {
-                continue;
-            }
-            let parameter = |name: &str| {
-                clause.split(';').filter_map(|p| p.trim().split_once('=')).find(|(k, _)| *k == name).map(|(_, v)| v)
-            };
-            match parameter("as") {
+        let form = Form::accepted(headers);
+        for clause in Clause::all(accept).filter(|c| c.form == form) {
+            match clause.wanted {
                 None => return Ok(Self::Plain),
                 // v1beta1 has the same fields; clients take the kind from the answer.
-                Some("Table") if parameter("v") == Some("v1") => return Ok(Self::Table(include_object(query)?)),
-                Some("PartialObjectMetadata" | "PartialObjectMetadataList") if parameter("v") == Some("v1") => {
+                Some("Table") if clause.version == Some("v1") && form != Form::Protobuf => {
+                    return Ok(Self::Table(include_object(query)?));
+                }
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList") if clause.version == Some("v1") => {
                     return Ok(Self::Partial);
                 }
                 Some(_) => {}
             }
         }
-        Err(ApiError::not_acceptable(MEDIA_TYPES))
+        Err(ApiError::not_acceptable(wire::MEDIA_TYPES))
     }
 
     /// The object's own bytes are what is answered.
@@ -278,6 +272,9 @@ mod tests {
         check(Some(table), "includeObject=x", None);
         check(Some("application/vnd.kubernetes.protobuf,application/json"), "", Some(Shape::Plain));
         check(Some("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"), "", Some(Shape::Partial));
+        check(Some("application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"), "", Some(Shape::Partial));
+        check(Some("application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/yaml"), "", Some(Shape::Plain));
+        check(Some("application/yaml"), "", Some(Shape::Plain));
         check(Some("text/html"), "", None);
     }
 }
