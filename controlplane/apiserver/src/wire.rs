@@ -253,6 +253,6 @@ mod tests {
         let frames = response.into_body().collect().await.unwrap().to_bytes();
         let frame = protobuf::watch_frame(event.trim_end().as_bytes()).unwrap();
         assert_eq!(frames, [frame.as_slice(), &frame].concat());
-        assert_eq!(watch(Form::Yaml).unwrap_err().code(), 406);
+        assert_eq!(watch(Form::Yaml).err().unwrap().code(), 406);
     }
 }
