@@ -82,7 +82,12 @@ impl Apply {
 }
 
 /// Applies all objects of files. One that fails does not keep the others from being applied.
-pub(crate) async fn apply_files(cluster: &Cluster, discovery: &Discovery, files: &Files, how: &How) -> anyhow::Result<()> {
+pub(crate) async fn apply_files(
+    cluster: &Cluster,
+    discovery: &Discovery,
+    files: &Files,
+    how: &How,
+) -> anyhow::Result<()> {
     let mut failed = false;
     for manifest in files.read()? {
         let applied = async {
@@ -119,15 +124,20 @@ impl Done {
 async fn apply(cluster: &Cluster, target: &Target, how: &How) -> anyhow::Result<(Value, Done)> {
     if target.name.is_empty() {
         let generated = target.object["metadata"]["generateName"].as_str().unwrap_or_default();
-        anyhow::bail!("error when retrieving current configuration of {}: from {}: cannot use generate name {generated:?} with apply",
-            target.kind.kind, target.source);
+        anyhow::bail!(
+            "error when retrieving current configuration of {}: from {}: cannot use generate name {generated:?} with apply",
+            target.kind.kind,
+            target.source
+        );
     }
     let modified = with_last_applied(&target.object);
     for attempt in 1.. {
         let current = match cluster.json(Call::get(target.path())).await {
             Ok(current) => Some(current),
             Err(error) if failure::is_not_found(&error) => None,
-            Err(error) => return Err(failure::while_doing(error, "retrieving current configuration of", &target.source)),
+            Err(error) => {
+                return Err(failure::while_doing(error, "retrieving current configuration of", &target.source));
+            }
         };
         let written = match &current {
             None => create(cluster, target, &modified, how).await,
@@ -157,7 +167,13 @@ async fn create(cluster: &Cluster, target: &Target, modified: &Value, how: &How)
     Ok((cluster.json(call).await?, Done::Created))
 }
 
-async fn configure(cluster: &Cluster, target: &Target, current: &Value, modified: &Value, how: &How) -> anyhow::Result<(Value, Done)> {
+async fn configure(
+    cluster: &Cluster,
+    target: &Target,
+    current: &Value,
+    modified: &Value,
+    how: &How,
+) -> anyhow::Result<(Value, Done)> {
     let original = last_applied(current);
     if original.is_none() {
         eprintln!(
@@ -182,7 +198,12 @@ async fn configure(cluster: &Cluster, target: &Target, current: &Value, modified
 }
 
 /// The patch that makes `current` what `modified` says, and its content type.
-fn patch(target: &Target, original: Option<&Value>, modified: &Value, current: &Value) -> anyhow::Result<(&'static str, Value)> {
+fn patch(
+    target: &Target,
+    original: Option<&Value>,
+    modified: &Value,
+    current: &Value,
+) -> anyhow::Result<(&'static str, Value)> {
     let empty = json!({});
     let original = original.unwrap_or(&empty);
     let api_version = target.kind.api_version();
@@ -193,7 +214,11 @@ fn patch(target: &Target, original: Option<&Value>, modified: &Value, current: &
         (MERGE, three_way_merge(original, modified, current))
     };
     let patch = made.1.map_err(|error| {
-        anyhow::anyhow!("error when creating patch for {} from {}: {error}", target.kind.named(&target.name), target.source)
+        anyhow::anyhow!(
+            "error when creating patch for {} from {}: {error}",
+            target.kind.named(&target.name),
+            target.source
+        )
     })?;
     Ok((made.0, patch))
 }

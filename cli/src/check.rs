@@ -60,7 +60,12 @@ impl Finding {
         Self { what, weight: Weight::Fine, detail: detail.into(), mend: None }
     }
 
-    fn missing(what: &'static str, detail: impl Into<String>, without: &'static str, command: impl Into<String>) -> Self {
+    fn missing(
+        what: &'static str,
+        detail: impl Into<String>,
+        without: &'static str,
+        command: impl Into<String>,
+    ) -> Self {
         Self { what, weight: Weight::Missing, detail: detail.into(), mend: Some((without, command.into())) }
     }
 

@@ -152,7 +152,8 @@ impl Cluster {
     pub(crate) async fn connect(options: &Options) -> anyhow::Result<Self> {
         let kubeconfig = kubeconfig(options)?;
         let which = KubeConfigOptions { context: options.context.clone(), ..KubeConfigOptions::default() };
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &which).await.context("the kubeconfig is of no use")?;
+        let mut config =
+            Config::from_custom_kubeconfig(kubeconfig, &which).await.context("the kubeconfig is of no use")?;
         // A watch may be silent for long.
         config.read_timeout = None;
         let server = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
@@ -299,7 +300,10 @@ mod tests {
 
     #[test]
     fn queries_are_escaped() {
-        let call = Call::get("/api/v1/pods").query("labelSelector", "a=b,c in (d)").maybe("limit", Some(5)).maybe("x", None::<u8>);
+        let call = Call::get("/api/v1/pods")
+            .query("labelSelector", "a=b,c in (d)")
+            .maybe("limit", Some(5))
+            .maybe("x", None::<u8>);
         let request = call.into_request().expect("it is valid");
         assert_eq!(request.uri(), "/api/v1/pods?labelSelector=a%3Db%2Cc+in+%28d%29&limit=5");
     }

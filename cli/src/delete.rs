@@ -94,7 +94,9 @@ impl FromStr for Cascade {
             "background" | "true" => "Background",
             "foreground" => "Foreground",
             "orphan" | "false" => "Orphan",
-            other => anyhow::bail!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""),
+            other => {
+                anyhow::bail!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\"")
+            }
         }))
     }
 }
@@ -168,7 +170,10 @@ impl Delete {
 
     async fn doomed(&self, cluster: &Cluster, discovery: &Discovery) -> anyhow::Result<(Vec<Doomed>, bool)> {
         if !self.files.is_empty() {
-            ensure!(self.words.is_empty(), "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well");
+            ensure!(
+                self.words.is_empty(),
+                "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well"
+            );
             let mut doomed = Vec::new();
             for manifest in self.files.read()? {
                 let target = manifest.resolve(discovery, cluster)?;
@@ -223,7 +228,8 @@ impl Delete {
             if let Some(all) = self.dry_run.parameter() {
                 options["dryRun"] = json!([all]);
             }
-            let call = Call::delete(object.kind.object(&object.namespace, &object.name)).body("application/json", &options);
+            let call =
+                Call::delete(object.kind.object(&object.namespace, &object.name)).body("application/json", &options);
             let answer = cluster.json(call).await?;
             let found = if answer["kind"] == "Status" { &answer["details"]["uid"] } else { &answer["metadata"]["uid"] };
             uid = found.as_str().map(str::to_owned);
@@ -242,7 +248,8 @@ impl Delete {
 async fn gone(cluster: &Cluster, object: &Doomed, uid: Option<&str>) -> anyhow::Result<()> {
     loop {
         let namespace = Some(object.namespace.as_str());
-        let call = Call::get(object.kind.collection(namespace)).query("fieldSelector", format!("metadata.name={}", object.name));
+        let call = Call::get(object.kind.collection(namespace))
+            .query("fieldSelector", format!("metadata.name={}", object.name));
         let list = match cluster.json(call.clone()).await {
             Ok(list) => list,
             // Its namespace or kind is gone, and with it the object.

@@ -81,17 +81,29 @@ impl Describe {
         if failed { Err(AlreadySaid.into()) } else { Ok(()) }
     }
 
-    fn wanted(&self, cluster: &Cluster, discovery: &Discovery) -> anyhow::Result<Vec<(ApiKind, String, Option<String>)>> {
+    fn wanted(
+        &self,
+        cluster: &Cluster,
+        discovery: &Discovery,
+    ) -> anyhow::Result<Vec<(ApiKind, String, Option<String>)>> {
         if !self.files.is_empty() {
             let targets = self.files.read()?.into_iter().map(|manifest| manifest.resolve(discovery, cluster));
-            return targets.map(|target| target.map(|target| (target.kind, target.namespace, Some(target.name)))).collect();
+            return targets
+                .map(|target| target.map(|target| (target.kind, target.namespace, Some(target.name))))
+                .collect();
         }
         let wanted = target::resolve(&self.words, discovery)?.into_iter();
         Ok(wanted.map(|wanted| (wanted.kind, cluster.namespace.clone(), wanted.name)).collect())
     }
 
     /// The object of a name, those whose names begin with it, or all.
-    async fn find(&self, cluster: &Cluster, kind: &ApiKind, namespace: &str, name: Option<&str>) -> anyhow::Result<Vec<Value>> {
+    async fn find(
+        &self,
+        cluster: &Cluster,
+        kind: &ApiKind,
+        namespace: &str,
+        name: Option<&str>,
+    ) -> anyhow::Result<Vec<Value>> {
         let missing = match name {
             Some(name) => match cluster.json(Call::get(kind.object(namespace, name))).await {
                 Ok(object) => return Ok(vec![object]),
@@ -115,8 +127,9 @@ impl Describe {
         let name = metadata["name"].as_str().unwrap_or_default();
         let call = match kind.resource().as_str() {
             "nodes" => Some(Call::get("/api/v1/pods").query("fieldSelector", format!("spec.nodeName={name}"))),
-            "deployments.apps" => crate::logs::selector(&object)
-                .map(|selector| Call::get(format!("/apis/apps/v1/namespaces/{namespace}/replicasets")).query("labelSelector", selector)),
+            "deployments.apps" => crate::logs::selector(&object).map(|selector| {
+                Call::get(format!("/apis/apps/v1/namespaces/{namespace}/replicasets")).query("labelSelector", selector)
+            }),
             "services" => Some(
                 Call::get(format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"))
                     .query("labelSelector", format!("kubernetes.io/service-name={name}")),

@@ -10,7 +10,18 @@ use crate::cluster::{Call, Cluster};
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// What a name in a path may not hold as it is.
-const SEGMENT: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'/').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}');
+const SEGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'/')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}');
 
 /// A kind of object.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -106,17 +117,19 @@ impl Discovery {
 
     fn find_one(&self, lower: &str) -> Option<&ApiKind> {
         let by = |test: &dyn Fn(&ApiKind) -> bool| self.kinds.iter().find(|kind| test(kind));
-        let is = |kind: &ApiKind, word: &str| kind.plural == word || kind.singular == word || kind.kind.to_lowercase() == word;
-        by(&|kind| is(kind, lower))
-            .or_else(|| by(&|kind| kind.short_names.iter().any(|short| short == lower)))
-            .or_else(|| {
+        let is = |kind: &ApiKind, word: &str| {
+            kind.plural == word || kind.singular == word || kind.kind.to_lowercase() == word
+        };
+        by(&|kind| is(kind, lower)).or_else(|| by(&|kind| kind.short_names.iter().any(|short| short == lower))).or_else(
+            || {
                 let (name, rest) = lower.split_once('.')?;
                 let is = |kind: &ApiKind| is(kind, name) || kind.short_names.iter().any(|short| short == name);
                 by(&|kind| is(kind) && kind.group == rest)
                     .or_else(|| by(&|kind| is(kind) && rest == format!("{}.{}", kind.version, kind.group)))
                     // A group's first part is enough, as kubectl has it.
                     .or_else(|| by(&|kind| is(kind) && kind.group.split('.').next() == Some(rest)))
-            })
+            },
+        )
     }
 
     /// The kind of an object.
@@ -196,15 +209,25 @@ mod tests {
     fn kinds_have_many_names() {
         let discovery = Discovery::sample();
         for (word, expect) in [
-            ("pods", "pods"), ("Pod", "pods"), ("po", "pods"), ("deploy", "deployments.apps"), ("deployments.apps", "deployments.apps"),
-            ("deployments.v1.apps", "deployments.apps"), ("deploy.apps", "deployments.apps"), ("events", "events"),
-            ("events.events.k8s.io", "events.events.k8s.io"), ("ev.events", "events.events.k8s.io"),
+            ("pods", "pods"),
+            ("Pod", "pods"),
+            ("po", "pods"),
+            ("deploy", "deployments.apps"),
+            ("deployments.apps", "deployments.apps"),
+            ("deployments.v1.apps", "deployments.apps"),
+            ("deploy.apps", "deployments.apps"),
+            ("events", "events"),
+            ("events.events.k8s.io", "events.events.k8s.io"),
+            ("ev.events", "events.events.k8s.io"),
         ] {
             let found = discovery.find(word).unwrap_or_else(|error| panic!("{word}: {error}"));
             assert_eq!(found.iter().map(|kind| kind.resource()).collect::<Vec<_>>(), [expect], "{word}");
         }
         assert_eq!(discovery.find("all").expect("a category").len(), 4);
-        assert_eq!(discovery.find("foos").expect_err("there is none").to_string(), "the server doesn't have a resource type \"foos\"");
+        assert_eq!(
+            discovery.find("foos").expect_err("there is none").to_string(),
+            "the server doesn't have a resource type \"foos\""
+        );
     }
 
     #[test]

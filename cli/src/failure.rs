@@ -80,10 +80,10 @@ pub(crate) fn explain(error: &anyhow::Error) -> Option<String> {
 fn explain_status(status: &Status) -> String {
     let message = status.message.as_deref().unwrap_or_default();
     match status.reason.as_deref() {
-        Some("Invalid") if !message.starts_with("error when") => explain_invalid(status).unwrap_or_else(|| message.to_owned()),
-        Some("Unauthorized") => {
-            "error: You must be logged in to the server (Unauthorized)".to_owned()
+        Some("Invalid") if !message.starts_with("error when") => {
+            explain_invalid(status).unwrap_or_else(|| message.to_owned())
         }
+        Some("Unauthorized") => "error: You must be logged in to the server (Unauthorized)".to_owned(),
         Some(reason) if !reason.is_empty() => format!("Error from server ({reason}): {message}"),
         _ => format!("Error from server: {message}"),
     }
@@ -127,7 +127,12 @@ mod tests {
             message: Some((*message).to_owned()),
             reason: None,
         });
-        let details = StatusDetails { kind: Some("Pod".into()), name: Some("x".into()), causes: Some(causes.collect()), ..Default::default() };
+        let details = StatusDetails {
+            kind: Some("Pod".into()),
+            name: Some("x".into()),
+            causes: Some(causes.collect()),
+            ..Default::default()
+        };
         let status = Status {
             reason: Some(reason.to_owned()),
             message: Some(message.to_owned()),
@@ -140,14 +145,21 @@ mod tests {
     #[test]
     fn the_server_is_quoted_as_kubectl_does() {
         let text = |error: anyhow::Error| explain(&error).expect("there is something to say");
-        assert_eq!(text(refused("NotFound", "pods \"x\" not found", &[])), "Error from server (NotFound): pods \"x\" not found");
+        assert_eq!(
+            text(refused("NotFound", "pods \"x\" not found", &[])),
+            "Error from server (NotFound): pods \"x\" not found"
+        );
         assert_eq!(text(refused("", "odd", &[])), "Error from server: odd");
         assert_eq!(
             text(refused("Invalid", "…", &[("spec.a", "Required value")])),
             "The Pod \"x\" is invalid: spec.a: Required value"
         );
         assert_eq!(
-            text(refused("Invalid", "…", &[("spec.a", "Required value"), ("spec.b", "Invalid value: 1"), ("spec.a", "Required value")])),
+            text(refused(
+                "Invalid",
+                "…",
+                &[("spec.a", "Required value"), ("spec.b", "Invalid value: 1"), ("spec.a", "Required value")]
+            )),
             "The Pod \"x\" is invalid: \n* spec.a: Required value\n* spec.b: Invalid value: 1"
         );
         assert_eq!(

@@ -109,17 +109,28 @@ impl Get {
 
     /// What is asked for: a kind, and the namespace and name of one object or none.
     fn wanted(&self, cluster: &Cluster, discovery: &Discovery) -> anyhow::Result<Vec<Request>> {
-        let request = |wanted: Wanted| Request { kind: wanted.kind, namespace: cluster.namespace.clone(), name: wanted.name };
+        let request =
+            |wanted: Wanted| Request { kind: wanted.kind, namespace: cluster.namespace.clone(), name: wanted.name };
         if !self.files.is_empty() {
-            anyhow::ensure!(self.words.is_empty(), "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well");
+            anyhow::ensure!(
+                self.words.is_empty(),
+                "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well"
+            );
             let targets = self.files.read()?.into_iter().map(|manifest| manifest.resolve(discovery, cluster));
-            let request = |target: crate::manifest::Target| Request { kind: target.kind, namespace: target.namespace, name: Some(target.name) };
+            let request = |target: crate::manifest::Target| Request {
+                kind: target.kind,
+                namespace: target.namespace,
+                name: Some(target.name),
+            };
             return targets.map(|target| target.map(request)).collect();
         }
         let wanted: Vec<Request> = target::resolve(&self.words, discovery)?.into_iter().map(request).collect();
         if wanted.iter().any(|request| request.name.is_some()) {
             anyhow::ensure!(!self.all_namespaces, "a resource cannot be retrieved by name across all namespaces");
-            anyhow::ensure!(self.selector.is_none() && self.field_selector.is_none(), "name cannot be provided when a selector is specified");
+            anyhow::ensure!(
+                self.selector.is_none() && self.field_selector.is_none(),
+                "name cannot be provided when a selector is specified"
+            );
         }
         Ok(wanted)
     }
@@ -148,7 +159,9 @@ impl Get {
         if request.name.is_some() {
             return Ok(answers);
         }
-        while let Some(token) = answers.last().and_then(|answer| answer["metadata"]["continue"].as_str()).filter(|token| !token.is_empty()) {
+        while let Some(token) =
+            answers.last().and_then(|answer| answer["metadata"]["continue"].as_str()).filter(|token| !token.is_empty())
+        {
             let next = call.clone().query("continue", token);
             answers.push(cluster.json(next).await?);
         }
@@ -228,7 +241,9 @@ impl Get {
             };
             for mut answer in answers {
                 match (&request.name, answer["items"].take()) {
-                    (None, Value::Array(items)) => objects.extend(items.into_iter().map(|item| Shown::new(&request.kind, item, managed))),
+                    (None, Value::Array(items)) => {
+                        objects.extend(items.into_iter().map(|item| Shown::new(&request.kind, item, managed)))
+                    }
                     _ => objects.push(Shown::new(&request.kind, answer, managed)),
                 }
             }
@@ -253,7 +268,8 @@ impl Get {
     async fn watch(&self, cluster: &Cluster, wanted: &[Request]) -> anyhow::Result<()> {
         let [request] = wanted else { anyhow::bail!("you may only specify a single resource type") };
         let accept = if matches!(self.output, None | Some(Output::Wide)) { AS_TABLE } else { "application/json" };
-        let mut call = Call::get(self.collection(request)).accept(accept).maybe("labelSelector", self.selector.as_deref());
+        let mut call =
+            Call::get(self.collection(request)).accept(accept).maybe("labelSelector", self.selector.as_deref());
         call = match &request.name {
             Some(name) => call.query("fieldSelector", format!("metadata.name={name}")),
             None => call.maybe("fieldSelector", self.field_selector.as_deref()),

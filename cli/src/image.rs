@@ -127,7 +127,12 @@ fn table(images: &[ImageInfo]) -> String {
     let mut rows = vec![["REFERENCE", "KIND", "DIGEST", "SIZE"].map(str::to_owned).to_vec()];
     for image in images {
         let row = |reference: &str| {
-            vec![reference.to_owned(), image.kind.clone(), short(&image.digest).to_owned(), HumanBytes(image.size_bytes).to_string()]
+            vec![
+                reference.to_owned(),
+                image.kind.clone(),
+                short(&image.digest).to_owned(),
+                HumanBytes(image.size_bytes).to_string(),
+            ]
         };
         if image.references.is_empty() {
             rows.push(row("<none>"));
@@ -248,7 +253,8 @@ fn progress(length: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}").expect("the template is valid");
+    let style =
+        ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}").expect("the template is valid");
     ProgressBar::new(length).with_style(style)
 }
 
@@ -312,7 +318,8 @@ mod tests {
 
     #[tokio::test]
     async fn errors_are_the_agents() {
-        let (_folder, broken, _) = agent(json!({"error": "x.wasm is a core WebAssembly module, not a component"}), 422).await;
+        let (_folder, broken, _) =
+            agent(json!({"error": "x.wasm is a core WebAssembly module, not a component"}), 422).await;
         let error = broken.list().await.expect_err("it failed");
         assert_eq!(error.to_string(), "x.wasm is a core WebAssembly module, not a component");
         let nobody = tempfile::tempdir().expect("a folder");

@@ -102,7 +102,11 @@ impl Logs {
                 self.max_log_requests
             );
         }
-        if self.follow && sources.len() > 1 { self.follow_all(cluster, &sources).await } else { self.in_turn(cluster, &sources).await }
+        if self.follow && sources.len() > 1 {
+            self.follow_all(cluster, &sources).await
+        } else {
+            self.in_turn(cluster, &sources).await
+        }
     }
 
     /// The pods that are meant, and the container if the words name one.
@@ -117,13 +121,12 @@ impl Logs {
             ensure!(self.words.is_empty(), "only a selector (-l) or a POD name is allowed");
             return Ok((list(selector).await?, self.container.clone()));
         }
-        let Some(first) = self.words.first() else { bail!("expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.") };
+        let Some(first) = self.words.first() else {
+            bail!("expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.")
+        };
         ensure!(self.words.len() <= 2, "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.");
         let second = self.words.get(1).cloned();
-        ensure!(
-            second.is_none() || self.container.is_none(),
-            "only one of -c or an inline [CONTAINER] arg is allowed"
-        );
+        ensure!(second.is_none() || self.container.is_none(), "only one of -c or an inline [CONTAINER] arg is allowed");
         let container = self.container.clone().or(second);
         let mut wanted = Wanted { kind: crate::discovery::ApiKind::default(), name: Some(first.clone()) };
         if first.contains('/') {
@@ -137,7 +140,8 @@ impl Logs {
         }
         let owner = cluster.json(Call::get(wanted.kind.object(&cluster.namespace, &name))).await?;
         let shown = wanted.kind.named(&name);
-        let selector = selector(&owner).with_context(|| format!("cannot get the logs from {shown}: it selects no pods"))?;
+        let selector =
+            selector(&owner).with_context(|| format!("cannot get the logs from {shown}: it selects no pods"))?;
         let mut pods = list(&selector).await?;
         sort_as_kubectl(&mut pods);
         if let [pod, _, ..] = pods.as_slice() {
@@ -165,7 +169,10 @@ impl Logs {
         }
         let main = named("containers");
         let annotated = pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
-        let default = annotated.filter(|wanted| all.iter().any(|name| name == wanted)).map(str::to_owned).or_else(|| main.first().cloned());
+        let default = annotated
+            .filter(|wanted| all.iter().any(|name| name == wanted))
+            .map(str::to_owned)
+            .or_else(|| main.first().cloned());
         let Some(default) = default else { bail!("pod {name} has no containers") };
         if all.len() > 1 && annotated.is_none() {
             let init = named("initContainers").into_iter().map(|name| name + " (init)");
@@ -187,7 +194,10 @@ impl Logs {
             .maybe("timestamps", flag(self.timestamps))
             .maybe("tailLines", tail.filter(|lines| *lines >= 0))
             // The server counts whole seconds, upwards.
-            .maybe("sinceSeconds", self.since.filter(|since| !since.is_zero()).map(|since| since.as_millis().div_ceil(1000)))
+            .maybe(
+                "sinceSeconds",
+                self.since.filter(|since| !since.is_zero()).map(|since| since.as_millis().div_ceil(1000)),
+            )
             .maybe("sinceTime", self.since_time.as_deref())
             .maybe("limitBytes", self.limit_bytes)
     }
@@ -267,14 +277,18 @@ fn text(value: &Value) -> String {
 pub(crate) fn selector(owner: &Value) -> Option<String> {
     let selector = &owner["spec"]["selector"];
     // A Service's and a ReplicationController's selector is a plain map.
-    let labels = selector["matchLabels"].as_object().or_else(|| {
-        selector.as_object().filter(|map| !map.contains_key("matchExpressions") && !map.is_empty())
-    });
-    let mut parts: Vec<String> =
-        labels.into_iter().flatten().map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+    let labels = selector["matchLabels"]
+        .as_object()
+        .or_else(|| selector.as_object().filter(|map| !map.contains_key("matchExpressions") && !map.is_empty()));
+    let mut parts: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+        .collect();
     for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
         let key = expression["key"].as_str().unwrap_or_default();
-        let values: Vec<&str> = expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let values: Vec<&str> =
+            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         parts.push(match expression["operator"].as_str() {
             Some("In") => format!("{key} in ({})", values.join(",")),
             Some("NotIn") => format!("{key} notin ({})", values.join(",")),

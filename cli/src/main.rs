@@ -92,7 +92,9 @@ fn main() -> ExitCode {
 
 /// Whether the reader of the output went away, as `head` does.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
 }
 
 fn run(line: Line) -> anyhow::Result<()> {
@@ -104,7 +106,9 @@ fn run(line: Line) -> anyhow::Result<()> {
         Command::Check(check) => check.run(&line.options),
         Command::Server(server) => {
             tracing_subscriber::fmt()
-                .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("CORACLE_LOG").unwrap_or_else(|_| "warn".into()))
+                .with_env_filter(
+                    tracing_subscriber::EnvFilter::try_from_env("CORACLE_LOG").unwrap_or_else(|_| "warn".into()),
+                )
                 .with_writer(io::stderr)
                 .init();
             let _ = rustls::crypto::ring::default_provider().install_default();
@@ -158,14 +162,34 @@ mod tests {
     #[test]
     fn lines_are_kubectls() {
         for line in [
-            "get pods -A -o wide", "get po,svc -n x -l app=y", "get deploy/x -ojson", "get pods -w --show-labels",
-            "get pods -o jsonpath={.items[*].metadata.name}", "get nodes --no-headers -o custom-columns=N:.metadata.name",
-            "apply -f a.yaml -f b/ -R --dry-run=server", "apply -f -", "create -f x --save-config", "delete -f x --ignore-not-found",
-            "delete pods --all --grace-period=0 --force", "delete pod x --wait=false --cascade=orphan", "delete pod x --timeout=30s",
-            "logs -f x --tail=5 --since=1m -c y", "logs -l app=x --prefix --all-containers", "logs x --previous --timestamps",
-            "scale deploy/x --replicas=3", "rollout status deploy/x --watch=false", "rollout undo deploy/x --to-revision=2",
-            "rollout history deploy/x", "image import a.wasm --name x:v1", "image ls", "check", "completion bash", "version --client",
-            "server --apply a.yaml --import hello:v1=a.wasm --port 0", "describe pod x", "describe node/x --show-events=false",
+            "get pods -A -o wide",
+            "get po,svc -n x -l app=y",
+            "get deploy/x -ojson",
+            "get pods -w --show-labels",
+            "get pods -o jsonpath={.items[*].metadata.name}",
+            "get nodes --no-headers -o custom-columns=N:.metadata.name",
+            "apply -f a.yaml -f b/ -R --dry-run=server",
+            "apply -f -",
+            "create -f x --save-config",
+            "delete -f x --ignore-not-found",
+            "delete pods --all --grace-period=0 --force",
+            "delete pod x --wait=false --cascade=orphan",
+            "delete pod x --timeout=30s",
+            "logs -f x --tail=5 --since=1m -c y",
+            "logs -l app=x --prefix --all-containers",
+            "logs x --previous --timestamps",
+            "scale deploy/x --replicas=3",
+            "rollout status deploy/x --watch=false",
+            "rollout undo deploy/x --to-revision=2",
+            "rollout history deploy/x",
+            "image import a.wasm --name x:v1",
+            "image ls",
+            "check",
+            "completion bash",
+            "version --client",
+            "server --apply a.yaml --import hello:v1=a.wasm --port 0",
+            "describe pod x",
+            "describe node/x --show-events=false",
         ] {
             let words = std::iter::once("coracle").chain(line.split(' '));
             if let Err(error) = Line::try_parse_from(words) {

@@ -1,7 +1,8 @@
 //! Objects from files: YAML or JSON, several in one file, folders, lists, the standard input.
 
 use std::{
-    fs, io::Read as _,
+    fs,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -130,7 +131,8 @@ pub(crate) fn parse(text: &str, source: &str, manifests: &mut Vec<Manifest>) -> 
     for document in documents(text, source)? {
         match document["items"].as_array() {
             Some(items) if document["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => {
-                manifests.extend(items.iter().map(|object| Manifest { object: object.clone(), source: source.to_owned() }));
+                manifests
+                    .extend(items.iter().map(|object| Manifest { object: object.clone(), source: source.to_owned() }));
             }
             _ => manifests.push(Manifest { object: document, source: source.to_owned() }),
         }
@@ -226,14 +228,26 @@ mod tests {
     fn names(text: &str) -> anyhow::Result<Vec<String>> {
         let mut manifests = Vec::new();
         parse(text, "f", &mut manifests)?;
-        Ok(manifests.iter().map(|manifest| manifest.object["metadata"]["name"].as_str().unwrap_or("?").to_owned()).collect())
+        Ok(manifests
+            .iter()
+            .map(|manifest| manifest.object["metadata"]["name"].as_str().unwrap_or("?").to_owned())
+            .collect())
     }
 
     #[test]
     fn one_text_may_hold_many() {
-        assert_eq!(names(&format!("---\n{POD}---\n# nothing\n---\n{}", POD.replace('x', "y"))).expect("valid"), ["x", "y"]);
-        assert_eq!(names(r#"{"kind":"Pod","metadata":{"name":"a"}} {"kind":"Pod","metadata":{"name":"b"}}"#).expect("valid"), ["a", "b"]);
-        assert_eq!(names("kind: List\napiVersion: v1\nitems:\n- metadata: {name: p}\n- metadata: {name: q}\n").expect("valid"), ["p", "q"]);
+        assert_eq!(
+            names(&format!("---\n{POD}---\n# nothing\n---\n{}", POD.replace('x', "z"))).expect("valid"),
+            ["x", "z"]
+        );
+        assert_eq!(
+            names(r#"{"kind":"Pod","metadata":{"name":"a"}} {"kind":"Pod","metadata":{"name":"b"}}"#).expect("valid"),
+            ["a", "b"]
+        );
+        assert_eq!(
+            names("kind: List\napiVersion: v1\nitems:\n- metadata: {name: p}\n- metadata: {name: q}\n").expect("valid"),
+            ["p", "q"]
+        );
         assert_eq!(names("{kind: Pod, metadata: {name: flow}}").expect("valid"), ["flow"]);
         let error = names("a: [").expect_err("it is cut").to_string();
         assert!(error.starts_with("error parsing f: error converting YAML to JSON:"), "{error}");
@@ -243,7 +257,10 @@ mod tests {
     fn yaml_types_are_kubernetes() {
         let mut manifests = Vec::new();
         parse("a: 1\nb: \"1\"\nc: true\nd: null\ne: 1.5\nf: 0x10\ng: |\n  x\n", "f", &mut manifests).expect("valid");
-        assert_eq!(manifests[0].object, serde_json::json!({"a": 1, "b": "1", "c": true, "d": null, "e": 1.5, "f": 16, "g": "x\n"}));
+        assert_eq!(
+            manifests[0].object,
+            serde_json::json!({"a": 1, "b": "1", "c": true, "d": null, "e": 1.5, "f": 16, "g": "x\n"})
+        );
     }
 
     #[test]
@@ -261,7 +278,9 @@ mod tests {
         let read = |recursive| {
             let files = Files { filenames: vec![folder.path().to_owned()], recursive };
             let all = files.read().expect("readable");
-            all.iter().map(|manifest| manifest.object["metadata"]["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+            all.iter()
+                .map(|manifest| manifest.object["metadata"]["name"].as_str().expect("a name").to_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(read(false), ["a", "b"]);
         assert_eq!(read(true), ["a", "b", "c"]);
@@ -282,9 +301,15 @@ mod tests {
         let own = format!("{POD}  namespace: own\n");
         assert_eq!(resolve(&own, "ns", NamespaceGiven::ByDefault).expect("it is known").namespace, "own");
         assert!(resolve(&own, "ns", NamespaceGiven::ByFlag).is_err());
-        let node = resolve("apiVersion: v1\nkind: Node\nmetadata: {name: n}\n", "ns", NamespaceGiven::ByFlag).expect("it is known");
-        assert_eq!((node.path().as_str(), &node.object["metadata"]["namespace"]), ("/api/v1/nodes/n", &serde_json::Value::Null));
-        let unknown = resolve("apiVersion: v2\nkind: Foo\nmetadata: {name: n}\n", "ns", NamespaceGiven::ByDefault);
-        assert!(unknown.expect_err("no such kind").to_string().contains("no matches for kind \"Foo\" in version \"v2\""));
+        let node = resolve("apiVersion: v1\nkind: Node\nmetadata: {name: box}\n", "ns", NamespaceGiven::ByFlag)
+            .expect("it is known");
+        assert_eq!(
+            (node.path().as_str(), &node.object["metadata"]["namespace"]),
+            ("/api/v1/nodes/box", &serde_json::Value::Null)
+        );
+        let unknown = resolve("apiVersion: v2\nkind: Foo\nmetadata: {name: box}\n", "ns", NamespaceGiven::ByDefault);
+        assert!(
+            unknown.expect_err("no such kind").to_string().contains("no matches for kind \"Foo\" in version \"v2\"")
+        );
     }
 }

@@ -28,7 +28,8 @@ impl FromStr for Output {
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let (form, value) = text.split_once('=').map_or((text, None), |(form, value)| (form, Some(value)));
-        let value = || value.filter(|value| !value.is_empty()).with_context(|| format!("{form} wants a value: {form}=…"));
+        let value =
+            || value.filter(|value| !value.is_empty()).with_context(|| format!("{form} wants a value: {form}=…"));
         Ok(match form {
             "wide" => Self::Wide,
             "name" => Self::Name,
@@ -155,7 +156,9 @@ mod tests {
 
     fn pods(names: &[&str]) -> Vec<Shown> {
         let kind = Discovery::sample().find("pods").expect("it is known").remove(0);
-        let pod = |name: &&str| Shown::new(&kind, json!({"metadata": {"name": name, "managedFields": []}}), ManagedFields::Hidden);
+        let pod = |name: &&str| {
+            Shown::new(&kind, json!({"metadata": {"name": name, "managedFields": []}}), ManagedFields::Hidden)
+        };
         names.iter().map(pod).collect()
     }
 
@@ -168,7 +171,9 @@ mod tests {
     fn each_form_is_kubectls() {
         assert_eq!(text("name", &["a", "b"], Count::List), "pod/a\npod/b\n");
         assert_eq!(text("yaml", &["a"], Count::One), "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n");
-        assert!(text("yaml", &["a"], Count::List).starts_with("apiVersion: v1\nitems:\n- apiVersion: v1\n  kind: Pod\n"));
+        assert!(
+            text("yaml", &["a"], Count::List).starts_with("apiVersion: v1\nitems:\n- apiVersion: v1\n  kind: Pod\n")
+        );
         assert!(text("json", &[], Count::List).starts_with("{\n    \"apiVersion\": \"v1\",\n    \"items\": [],\n"));
         assert_eq!(text("jsonpath={.items[*].metadata.name}", &["a", "b"], Count::List), "a b");
         assert_eq!(text("jsonpath-as-json={.metadata.name}", &["a"], Count::One), "[\n    \"a\"\n]\n");

@@ -120,7 +120,11 @@ impl Objects {
             return Ok(named.into_iter().map(rolling).collect());
         }
         let targets = self.files.read()?.into_iter().map(|manifest| manifest.resolve(&discovery, cluster));
-        let rolling = |target: crate::manifest::Target| Rolling { kind: target.kind, namespace: target.namespace, name: target.name };
+        let rolling = |target: crate::manifest::Target| Rolling {
+            kind: target.kind,
+            namespace: target.namespace,
+            name: target.name,
+        };
         targets.map(|target| target.map(rolling)).collect()
     }
 }
@@ -167,7 +171,8 @@ impl Rollout {
 
 async fn follow(cluster: &Cluster, rolling: &Rolling, watch: bool) -> anyhow::Result<()> {
     rolling.must_be(&ROLLED, "rollout status")?;
-    let call = Call::get(rolling.kind.collection(Some(&rolling.namespace))).query("fieldSelector", format!("metadata.name={}", rolling.name));
+    let call = Call::get(rolling.kind.collection(Some(&rolling.namespace)))
+        .query("fieldSelector", format!("metadata.name={}", rolling.name));
     let mut last = String::new();
     loop {
         // Reading it by name says best that it is missing.
@@ -227,7 +232,9 @@ async fn show_history(cluster: &Cluster, rolling: &Rolling, revision: i64) -> an
         println!("{}", history::table(&revisions));
         return Ok(());
     }
-    let Some(found) = revisions.iter().find(|known| known.number == revision) else { bail!("unable to find the specified revision") };
+    let Some(found) = revisions.iter().find(|known| known.number == revision) else {
+        bail!("unable to find the specified revision")
+    };
     println!("{} with revision #{revision}", rolling.shown());
     print!("{}", yaml::write(&json!({ "Pod Template": found.template })));
     Ok(())

@@ -96,7 +96,9 @@ impl Run {
         let set_up = async {
             let node = match self.no_node {
                 true => None,
-                false => Some(LocalNode::start(&server, &config, self.node_name.as_deref(), &self.labels, &stop).await?),
+                false => {
+                    Some(LocalNode::start(&server, &config, self.node_name.as_deref(), &self.labels, &stop).await?)
+                }
             };
             if let Some(node) = &node {
                 self.prepare_node(begun, &server, node).await?;
@@ -172,7 +174,11 @@ impl Run {
         }
         match tokio::time::timeout(READY_TIMEOUT, node.ready()).await {
             Ok(ready) => ready?,
-            Err(_) => bail!("the node is not Ready after {} seconds; its conditions tell why: coracle describe node {}", READY_TIMEOUT.as_secs(), node.name()),
+            Err(_) => bail!(
+                "the node is not Ready after {} seconds; its conditions tell why: coracle describe node {}",
+                READY_TIMEOUT.as_secs(),
+                node.name()
+            ),
         }
         say(begun, format!("node {} Ready", node.name()));
         Ok(())
@@ -204,7 +210,9 @@ impl Run {
 fn addresses(spec: &serde_json::Value) -> Vec<String> {
     let mut all = Vec::new();
     for port in spec["ports"].as_array().into_iter().flatten() {
-        if let (Some(address), Some(port)) = (spec["clusterIP"].as_str().filter(|ip| *ip != "None"), port["port"].as_u64()) {
+        if let (Some(address), Some(port)) =
+            (spec["clusterIP"].as_str().filter(|ip| *ip != "None"), port["port"].as_u64())
+        {
             all.push(format!("http://{address}:{port}/"));
         }
         if let Some(port) = port["nodePort"].as_u64().filter(|port| *port != 0) {

@@ -14,7 +14,9 @@ pub(crate) struct Wanted {
 /// Reads the words behind a command.
 pub(crate) fn resolve(words: &[String], discovery: &Discovery) -> anyhow::Result<Vec<Wanted>> {
     let Some(first) = words.first() else {
-        bail!("Required resource not specified. Use \"coracle api-resources\" for a complete list of supported resources.");
+        bail!(
+            "Required resource not specified. Use \"coracle api-resources\" for a complete list of supported resources."
+        );
     };
     if words.iter().any(|word| word.contains('/')) {
         return words.iter().map(|word| named(word, discovery)).collect();
@@ -31,19 +33,19 @@ pub(crate) fn resolve(words: &[String], discovery: &Discovery) -> anyhow::Result
     if names.is_empty() {
         return Ok(kinds.into_iter().map(|kind| Wanted { kind, name: None }).collect());
     }
-    let all = kinds.into_iter().flat_map(|kind| names.iter().map(move |name| Wanted { kind: kind.clone(), name: Some(name.clone()) }));
+    let all = kinds
+        .into_iter()
+        .flat_map(|kind| names.iter().map(move |name| Wanted { kind: kind.clone(), name: Some(name.clone()) }));
     Ok(all.collect())
 }
 
 /// `kind/name`
 fn named(word: &str, discovery: &Discovery) -> anyhow::Result<Wanted> {
     match word.split('/').collect::<Vec<_>>().as_slice() {
-        [kind, name] if !kind.is_empty() && !name.is_empty() => {
-            match discovery.find(kind)?.as_slice() {
-                [kind] => Ok(Wanted { kind: kind.clone(), name: Some((*name).to_owned()) }),
-                _ => bail!("{kind} is several kinds: a name needs one"),
-            }
-        }
+        [kind, name] if !kind.is_empty() && !name.is_empty() => match discovery.find(kind)?.as_slice() {
+            [kind] => Ok(Wanted { kind: kind.clone(), name: Some((*name).to_owned()) }),
+            _ => bail!("{kind} is several kinds: a name needs one"),
+        },
         [_] => bail!(
             "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form \
              (e.g. 'coracle get resource/<resource_name>' instead of 'coracle get resource resource/<resource_name>'"

@@ -89,14 +89,22 @@ impl ApiResources {
         let mut rows: Vec<Vec<String>> = shown
             .map(|kind| {
                 let namespaced = kind.namespaced.to_string();
-                let mut row = vec![kind.plural.clone(), kind.short_names.join(","), kind.api_version(), namespaced, kind.kind.clone()];
+                let mut row = vec![
+                    kind.plural.clone(),
+                    kind.short_names.join(","),
+                    kind.api_version(),
+                    namespaced,
+                    kind.kind.clone(),
+                ];
                 if wide {
                     row.extend([kind.verbs.join(","), kind.categories.join(",")]);
                 }
                 row
             })
             .collect();
-        rows.sort_by(|left, right| (!left[2].contains('/'), &left[2], &left[0]).cmp(&(!right[2].contains('/'), &right[2], &right[0])));
+        rows.sort_by(|left, right| {
+            (!left[2].contains('/'), &left[2], &left[0]).cmp(&(!right[2].contains('/'), &right[2], &right[0]))
+        });
         // Kinds of the core group come first.
         rows.sort_by_key(|row| row[2].contains('/'));
         if !self.no_headers {

@@ -16,7 +16,17 @@ const LEAST_MEMORY_BYTES: u64 = 128 * 1024 * 1024;
 const LEAST_DISK_BYTES: u64 = 512 * 1024 * 1024;
 
 pub(super) fn all(data_dir: &Path, port: u16, cri: &Path) -> Vec<Finding> {
-    vec![user(), data(data_dir), disk(data_dir), memory(), ports(data_dir, port), cgroups(), nft(), tun(), containers(cri)]
+    vec![
+        user(),
+        data(data_dir),
+        disk(data_dir),
+        memory(),
+        ports(data_dir, port),
+        cgroups(),
+        nft(),
+        tun(),
+        containers(cri),
+    ]
 }
 
 fn is_root() -> bool {
@@ -43,7 +53,13 @@ fn existing(path: &Path) -> PathBuf {
 fn data(data_dir: &Path) -> Finding {
     let shown = data_dir.display();
     if data_dir.exists() && !data_dir.is_dir() {
-        return Finding::missing("data directory", format!("{shown} is a file"), "nothing can be kept", format!("mv {shown} {shown}.old")).blocking();
+        return Finding::missing(
+            "data directory",
+            format!("{shown} is a file"),
+            "nothing can be kept",
+            format!("mv {shown} {shown}.old"),
+        )
+        .blocking();
     }
     let folder = existing(data_dir);
     match rustix::fs::access(&folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
@@ -67,16 +83,26 @@ fn disk(data_dir: &Path) -> Finding {
             if free >= LEAST_DISK_BYTES {
                 return Finding::fine("disk", detail);
             }
-            let command = format!("free some, or choose another disk with --data-dir (du -xh --max-depth=2 {})", folder.display());
+            let command = format!(
+                "free some, or choose another disk with --data-dir (du -xh --max-depth=2 {})",
+                folder.display()
+            );
             Finding::missing("disk", detail, "images and objects may not fit", command)
         }
-        Err(error) => Finding::missing("disk", error.to_string(), "free space cannot be told", format!("df -h {}", folder.display())),
+        Err(error) => Finding::missing(
+            "disk",
+            error.to_string(),
+            "free space cannot be told",
+            format!("df -h {}", folder.display()),
+        ),
     }
 }
 
 fn memory() -> Finding {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let available = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     match available.map(|kib| kib * 1024) {
         Some(bytes) if bytes < LEAST_MEMORY_BYTES => Finding::missing(
             "memory",
@@ -85,7 +111,12 @@ fn memory() -> Finding {
             "end what uses it (ps --sort=-rss -eo rss,comm | head)",
         ),
         Some(bytes) => Finding::fine("memory", format!("{} available", indicatif::HumanBytes(bytes))),
-        None => Finding::missing("memory", "/proc/meminfo cannot be read", "capacity cannot be told", "mount -t proc proc /proc"),
+        None => Finding::missing(
+            "memory",
+            "/proc/meminfo cannot be read",
+            "capacity cannot be told",
+            "mount -t proc proc /proc",
+        ),
     }
 }
 
@@ -94,9 +125,10 @@ fn ports(data_dir: &Path, port: u16) -> Finding {
     let tried = TcpListener::bind(address).map(drop).and_then(|()| UdpSocket::bind(address).map(drop));
     match tried {
         Ok(()) => Finding::fine("port", format!("{port} is free")),
-        Err(error) if error.kind() == ErrorKind::AddrInUse && data_dir.join("kubeconfig").exists() => {
-            Finding::fine("port", format!("{port} is in use, and {} holds a cluster: it may be running", data_dir.display()))
-        }
+        Err(error) if error.kind() == ErrorKind::AddrInUse && data_dir.join("kubeconfig").exists() => Finding::fine(
+            "port",
+            format!("{port} is in use, and {} holds a cluster: it may be running", data_dir.display()),
+        ),
         Err(error) => Finding::missing(
             "port",
             format!("{port}: {error}"),
@@ -116,7 +148,10 @@ fn cgroups() -> Finding {
             "boot with systemd.unified_cgroup_hierarchy=1",
         );
     };
-    let missing: Vec<&str> = ["cpu", "memory", "pids"].into_iter().filter(|name| !controllers.split_whitespace().any(|has| has == *name)).collect();
+    let missing: Vec<&str> = ["cpu", "memory", "pids"]
+        .into_iter()
+        .filter(|name| !controllers.split_whitespace().any(|has| has == *name))
+        .collect();
     if missing.is_empty() {
         return Finding::fine("cgroups", "version 2 with cpu, memory, pids");
     }
@@ -138,7 +173,12 @@ fn program(name: &str) -> Option<PathBuf> {
 fn nft() -> Finding {
     match program("nft") {
         Some(path) => Finding::fine("nftables", path.display().to_string()),
-        None => Finding::missing("nftables", "no nft program", "Services have no virtual IPs; NodePorts work", install("nftables")),
+        None => Finding::missing(
+            "nftables",
+            "no nft program",
+            "Services have no virtual IPs; NodePorts work",
+            install("nftables"),
+        ),
     }
 }
 
@@ -172,7 +212,8 @@ fn containers(socket: &Path) -> Finding {
 /// The command that installs a package here.
 fn install(package: &str) -> String {
     let sudo = if is_root() { "" } else { "sudo " };
-    let managers = [("apt-get", "install -y"), ("dnf", "install -y"), ("zypper", "install -y"), ("pacman", "-S"), ("apk", "add")];
+    let managers =
+        [("apt-get", "install -y"), ("dnf", "install -y"), ("zypper", "install -y"), ("pacman", "-S"), ("apk", "add")];
     let found = managers.into_iter().find(|(name, _)| program(name).is_some());
     match found {
         Some((manager, verb)) => format!("{sudo}{manager} {verb} {package}"),

@@ -23,7 +23,8 @@ pub(super) async fn fetch(cluster: &Cluster, kind: &ApiKind, object: &Value) -> 
     if kind.kind != "Node" && !metadata["uid"].is_null() {
         selector.push_str(&format!(",involvedObject.uid={}", text(&metadata["uid"])));
     }
-    let path = namespace.map_or_else(|| "/api/v1/events".to_owned(), |namespace| format!("/api/v1/namespaces/{namespace}/events"));
+    let path = namespace
+        .map_or_else(|| "/api/v1/events".to_owned(), |namespace| format!("/api/v1/namespaces/{namespace}/events"));
     let list = cluster.json(Call::get(path).query("fieldSelector", selector)).await?;
     let mut events: Vec<Value> = items(&list["items"]).cloned().collect();
     events.sort_by_key(|event| last(event).map_or(0, |time| time.as_nanosecond()));
@@ -35,7 +36,9 @@ fn time(value: &Value) -> Option<jiff::Timestamp> {
 }
 
 fn last(event: &Value) -> Option<jiff::Timestamp> {
-    time(&event["series"]["lastObservedTime"]).or_else(|| time(&event["lastTimestamp"])).or_else(|| time(&event["eventTime"]))
+    time(&event["series"]["lastObservedTime"])
+        .or_else(|| time(&event["lastTimestamp"]))
+        .or_else(|| time(&event["eventTime"]))
 }
 
 fn first(event: &Value) -> Option<jiff::Timestamp> {
@@ -62,6 +65,9 @@ pub(super) fn write(page: &mut Page, events: &[Value], now: jiff::Timestamp) {
             _ => text(&event["reportingComponent"]),
         };
         let message = text(&event["message"]);
-        page.line(1, format!("{}\t{}\t{when}\t{from}\t{}", text(&event["type"]), text(&event["reason"]), message.trim()));
+        page.line(
+            1,
+            format!("{}\t{}\t{when}\t{from}\t{}", text(&event["type"]), text(&event["reason"]), message.trim()),
+        );
     }
 }

@@ -91,8 +91,13 @@ mod tests {
     #[test]
     fn fields_become_words() {
         for (field, expect) in [
-            ("apiVersion", "API Version"), ("creationTimestamp", "Creation Timestamp"), ("podIP", "Pod IP"), ("uid", "UID"),
-            ("kind", "Kind"), ("a.b/c", "a.b/c"), ("clusterIPs", "Cluster I Ps"),
+            ("apiVersion", "API Version"),
+            ("creationTimestamp", "Creation Timestamp"),
+            ("podIP", "Pod IP"),
+            ("uid", "UID"),
+            ("kind", "Kind"),
+            ("a.b/c", "a.b/c"),
+            ("clusterIPs", "Cluster I Ps"),
         ] {
             // kubectl splits the plural of an abbreviation too.
             assert_eq!(super::label(field), expect);

@@ -35,9 +35,15 @@ pub(super) fn describe(page: &mut Page, object: &Value, pods: &[Value], now: jif
     }
     page.line(0, "System Info:");
     for (field, name) in [
-        ("machineID", "Machine ID"), ("systemUUID", "System UUID"), ("bootID", "Boot ID"), ("kernelVersion", "Kernel Version"),
-        ("osImage", "OS Image"), ("operatingSystem", "Operating System"), ("architecture", "Architecture"),
-        ("containerRuntimeVersion", "Container Runtime Version"), ("kubeletVersion", "Kubelet Version"),
+        ("machineID", "Machine ID"),
+        ("systemUUID", "System UUID"),
+        ("bootID", "Boot ID"),
+        ("kernelVersion", "Kernel Version"),
+        ("osImage", "OS Image"),
+        ("operatingSystem", "Operating System"),
+        ("architecture", "Architecture"),
+        ("containerRuntimeVersion", "Container Runtime Version"),
+        ("kubeletVersion", "Kubelet Version"),
     ] {
         page.field(1, name, text(&status["nodeInfo"][field]));
     }
@@ -80,7 +86,8 @@ const SHOWN: [&str; 2] = ["cpu", "memory"];
 
 /// What pods ask for, and how much of the node that is.
 fn load(page: &mut Page, status: &Value, pods: &[Value], now: jiff::Timestamp) {
-    let running: Vec<&Value> = pods.iter().filter(|pod| !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))).collect();
+    let running: Vec<&Value> =
+        pods.iter().filter(|pod| !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))).collect();
     page.line(0, format!("Non-terminated Pods:\t({} in total)", running.len()));
     page.line(1, "Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge");
     page.line(1, "---------\t----\t\t------------\t----------\t---------------\t-------------\t---");
@@ -97,7 +104,10 @@ fn load(page: &mut Page, status: &Value, pods: &[Value], now: jiff::Timestamp) {
         let metadata = &pod["metadata"];
         let made = metadata["creationTimestamp"].as_str().and_then(|text| text.parse().ok());
         let old = made.map_or_else(|| "<unknown>".to_owned(), |made| age(made, now));
-        page.line(1, format!("{}\t{}\t\t{}\t{old}", text(&metadata["namespace"]), text(&metadata["name"]), cells.join("\t")));
+        page.line(
+            1,
+            format!("{}\t{}\t\t{}\t{old}", text(&metadata["namespace"]), text(&metadata["name"]), cells.join("\t")),
+        );
     }
     page.line(0, "Allocated resources:");
     page.line(1, "(Total limits may be over 100 percent, i.e., overcommitted.)");
@@ -114,7 +124,13 @@ fn amount(value: &Value) -> Amount {
 }
 
 fn add(left: Amount, right: Amount) -> Amount {
-    if right.nano() == 0 { left } else if left.nano() == 0 { right } else { Amount::from_milli(left.milli().saturating_add(right.milli())) }
+    if right.nano() == 0 {
+        left
+    } else if left.nano() == 0 {
+        right
+    } else {
+        Amount::from_milli(left.milli().saturating_add(right.milli()))
+    }
 }
 
 /// What all containers ask for together, or one that runs before them and asks for more.

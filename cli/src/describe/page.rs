@@ -42,7 +42,8 @@ impl Page {
     }
 
     pub(super) fn annotations(&mut self, level: usize, annotations: &Value) {
-        let mut shown: Vec<(&String, &Value)> = map(annotations).filter(|(key, _)| *key != crate::apply::LAST_APPLIED).collect();
+        let mut shown: Vec<(&String, &Value)> =
+            map(annotations).filter(|(key, _)| *key != crate::apply::LAST_APPLIED).collect();
         shown.sort_by_key(|(key, _)| *key);
         let mut values = Vec::new();
         for (key, value) in shown {
@@ -135,7 +136,11 @@ pub(super) fn selector(value: &Value) -> String {
         pairs.sort();
         pairs
     };
-    let mut parts = plain(if value.get("matchLabels").is_some() || value.get("matchExpressions").is_some() { &value["matchLabels"] } else { value });
+    let mut parts = plain(if value.get("matchLabels").is_some() || value.get("matchExpressions").is_some() {
+        &value["matchLabels"]
+    } else {
+        value
+    });
     for expression in items(&value["matchExpressions"]) {
         let values: Vec<String> = items(&expression["values"]).map(text).collect();
         let key = text(&expression["key"]);

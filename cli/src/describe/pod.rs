@@ -16,7 +16,11 @@ pub(super) fn describe(page: &mut Page, pod: &Value) {
     page.field(0, "Name", text(&metadata["name"]));
     page.field(0, "Namespace", text(&metadata["namespace"]));
     page.field(0, "Priority", text_or(&spec["priority"], "0"));
-    for (field, name) in [("priorityClassName", "Priority Class Name"), ("runtimeClassName", "Runtime Class Name"), ("serviceAccountName", "Service Account")] {
+    for (field, name) in [
+        ("priorityClassName", "Priority Class Name"),
+        ("runtimeClassName", "Runtime Class Name"),
+        ("serviceAccountName", "Service Account"),
+    ] {
         if !text(&spec[field]).is_empty() {
             page.field(0, name, text(&spec[field]));
         }
@@ -85,7 +89,14 @@ fn gates(page: &mut Page, spec: &Value, status: &Value) {
     for gate in items(&spec["readinessGates"]) {
         let wanted = &gate["conditionType"];
         let found = items(&status["conditions"]).find(|condition| condition["type"] == *wanted);
-        page.line(1, format!("{} \t{} ", text(wanted), found.map_or_else(|| "<none>".to_owned(), |found| text(&found["status"]))));
+        page.line(
+            1,
+            format!(
+                "{} \t{} ",
+                text(wanted),
+                found.map_or_else(|| "<none>".to_owned(), |found| text(&found["status"]))
+            ),
+        );
     }
 }
 
@@ -96,7 +107,8 @@ fn containers(page: &mut Page, level: usize, spec: &Value, status: Option<&Value
         }
         page.line(level, format!("{name}:"));
         for container in items(&spec[list]) {
-            let found = status.and_then(|status| items(&status[statuses]).find(|status| status["name"] == container["name"]));
+            let found =
+                status.and_then(|status| items(&status[statuses]).find(|status| status["name"] == container["name"]));
             page.line(level + 1, format!("{}:", text(&container["name"])));
             self::container(page, level + 2, container, status.map(|_| found.unwrap_or(&Value::Null)));
         }
@@ -113,7 +125,9 @@ fn container(page: &mut Page, level: usize, container: &Value, status: Option<&V
         page.field(level, "Image ID", text(&status["imageID"]));
     }
     let ports = |field: &str| -> Vec<String> {
-        items(&container["ports"]).map(|port| format!("{}/{}", text_or(&port[field], "0"), text_or(&port["protocol"], "TCP"))).collect()
+        items(&container["ports"])
+            .map(|port| format!("{}/{}", text_or(&port[field], "0"), text_or(&port["protocol"], "TCP")))
+            .collect()
     };
     for (field, one, many) in [("containerPort", "Port", "Ports"), ("hostPort", "Host Port", "Host Ports")] {
         match ports(field).as_slice() {
@@ -139,7 +153,8 @@ fn container(page: &mut Page, level: usize, container: &Value, status: Option<&V
     for (field, name) in [("limits", "Limits"), ("requests", "Requests")] {
         if map(&container["resources"][field]).next().is_some() {
             page.line(level, format!("{name}:"));
-            map(&container["resources"][field]).for_each(|(resource, amount)| page.field(level + 1, resource, text(amount)));
+            map(&container["resources"][field])
+                .for_each(|(resource, amount)| page.field(level + 1, resource, text(amount)));
         }
     }
     for (field, name) in [("livenessProbe", "Liveness"), ("readinessProbe", "Readiness"), ("startupProbe", "Startup")] {
@@ -192,7 +207,12 @@ fn probe(probe: &Value) -> String {
     );
     if let Some(http) = probe.get("httpGet") {
         let scheme = text_or(&http["scheme"], "HTTP").to_lowercase();
-        return format!("http-get {scheme}://{}:{}{} {times}", text(&http["host"]), text(&http["port"]), text(&http["path"]));
+        return format!(
+            "http-get {scheme}://{}:{}{} {times}",
+            text(&http["host"]),
+            text(&http["port"]),
+            text(&http["path"])
+        );
     }
     if let Some(tcp) = probe.get("tcpSocket") {
         return format!("tcp-socket {}:{} {times}", text(&tcp["host"]), text(&tcp["port"]));
@@ -211,7 +231,11 @@ fn environment(page: &mut Page, level: usize, container: &Value) {
     if items(&container["envFrom"]).next().is_some() {
         page.line(level, "Environment Variables from:");
         for source in items(&container["envFrom"]) {
-            let (sort, reference) = if source.get("configMapRef").is_some() { ("ConfigMap", &source["configMapRef"]) } else { ("Secret", &source["secretRef"]) };
+            let (sort, reference) = if source.get("configMapRef").is_some() {
+                ("ConfigMap", &source["configMapRef"])
+            } else {
+                ("Secret", &source["secretRef"])
+            };
             let prefix = match text(&source["prefix"]) {
                 prefix if prefix.is_empty() => prefix,
                 prefix => format!(" with prefix '{prefix}'"),
@@ -228,7 +252,11 @@ fn environment(page: &mut Page, level: usize, container: &Value) {
         let name = text(&variable["name"]);
         let from = &variable["valueFrom"];
         if let Some(field) = from.get("fieldRef") {
-            page.field(level + 1, &name, format!(" ({}:{})", text_or(&field["apiVersion"], "v1"), text(&field["fieldPath"])));
+            page.field(
+                level + 1,
+                &name,
+                format!(" ({}:{})", text_or(&field["apiVersion"], "v1"), text(&field["fieldPath"])),
+            );
         } else if let Some(resource) = from.get("resourceFieldRef") {
             page.field(level + 1, &name, format!(" ({})", text(&resource["resource"])));
         } else if let Some((sort, reference)) = [("secret", "secretKeyRef"), ("config map", "configMapKeyRef")]
@@ -236,7 +264,11 @@ fn environment(page: &mut Page, level: usize, container: &Value) {
             .find_map(|(sort, field)| from.get(field).map(|reference| (sort, reference)))
         {
             let optional = reference["optional"] == true;
-            let value = format!("<set to the key '{}' in {sort} '{}'>\tOptional: {optional}", text(&reference["key"]), text(&reference["name"]));
+            let value = format!(
+                "<set to the key '{}' in {sort} '{}'>\tOptional: {optional}",
+                text(&reference["key"]),
+                text(&reference["name"])
+            );
             page.field(level + 1, &name, value);
         } else {
             let value = text(&variable["value"]);
@@ -259,7 +291,10 @@ fn mounts(page: &mut Page, level: usize, container: &Value) {
         if !text(&mount["subPath"]).is_empty() {
             flags.push(format!("path={:?}", text(&mount["subPath"])));
         }
-        page.line(level + 1, format!("{} from {} ({})", text(&mount["mountPath"]), text(&mount["name"]), flags.join(",")));
+        page.line(
+            level + 1,
+            format!("{} from {} ({})", text(&mount["mountPath"]), text(&mount["name"]), flags.join(",")),
+        );
     }
 }
 
@@ -295,11 +330,19 @@ fn volumes(page: &mut Page, level: usize, spec: &Value) {
             page.field(level, "Type", "DownwardAPI (a volume populated by information about the pod)");
             page.line(level, "Items:");
             for item in items(&source["items"]) {
-                let from = if item.get("fieldRef").is_some() { text(&item["fieldRef"]["fieldPath"]) } else { text(&item["resourceFieldRef"]["resource"]) };
+                let from = if item.get("fieldRef").is_some() {
+                    text(&item["fieldRef"]["fieldPath"])
+                } else {
+                    text(&item["resourceFieldRef"]["resource"])
+                };
                 page.line(level + 1, format!("{from} -> {}", text(&item["path"])));
             }
         } else if let Some(source) = volume.get("persistentVolumeClaim") {
-            page.field(level, "Type", "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)");
+            page.field(
+                level,
+                "Type",
+                "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)",
+            );
             page.field(level, "ClaimName", text(&source["claimName"]));
             page.field(level, "ReadOnly", if source["readOnly"] == true { "true" } else { "false" });
         } else {
@@ -353,6 +396,10 @@ fn placement(page: &mut Page, level: usize, spec: &Value) {
                 selector(&one["labelSelector"])
             )
         };
-        page.list(level, "Topology Spread Constraints", &items(&spec["topologySpreadConstraints"]).map(constraint).collect::<Vec<_>>());
+        page.list(
+            level,
+            "Topology Spread Constraints",
+            &items(&spec["topologySpreadConstraints"]).map(constraint).collect::<Vec<_>>(),
+        );
     }
 }

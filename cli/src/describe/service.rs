@@ -42,7 +42,9 @@ pub(super) fn describe(page: &mut Page, object: &Value, slices: &[Value]) {
         page.field(0, "Endpoints", endpoints(port, slices));
     }
     page.field(0, "Session Affinity", text(&spec["sessionAffinity"]));
-    for (field, name) in [("externalTrafficPolicy", "External Traffic Policy"), ("internalTrafficPolicy", "Internal Traffic Policy")] {
+    for (field, name) in
+        [("externalTrafficPolicy", "External Traffic Policy"), ("internalTrafficPolicy", "Internal Traffic Policy")]
+    {
         if !spec[field].is_null() {
             page.field(0, name, text(&spec[field]));
         }

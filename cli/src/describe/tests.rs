@@ -32,7 +32,12 @@ fn a_pod_is_told_as_kubectl_does() {
     });
     let event = json!({"type": "Warning", "reason": "BackOff", "message": "Back-off\n", "count": 3, "source": {"component": "kubelet"},
         "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:00:50Z"});
-    check("pods", pod, Some(vec![event]), Vec::new(), "\
+    check(
+        "pods",
+        pod,
+        Some(vec![event]),
+        Vec::new(),
+        "\
 Name:             p
 Namespace:        n
 Priority:         0
@@ -48,14 +53,14 @@ IPs:
 Controlled By:  ReplicaSet/r
 Containers:
   c:
-    Container ID:  wasm://1
-    Image:         hello:v1
-    Image ID:      i
-    Port:          8080/TCP
-    Host Port:     0/TCP
-    State:         Waiting
-      Reason:      CrashLoopBackOff
-    Ready:         False
+    Container ID:   wasm://1
+    Image:          hello:v1
+    Image ID:       i
+    Port:           8080/TCP
+    Host Port:      0/TCP
+    State:          Waiting
+      Reason:       CrashLoopBackOff
+    Ready:          False
     Restart Count:  2
     Limits:
       memory:   64Mi
@@ -65,13 +70,13 @@ Containers:
     Mounts:
       /data from v (rw)
 Conditions:
-  Type   Status
-  Ready  False 
+  Type    Status
+  Ready   False 
 Volumes:
   v:
-    Type:       EmptyDir (a temporary directory that shares a pod's lifetime)
-    Medium:     
-    SizeLimit:  <unset>
+    Type:        EmptyDir (a temporary directory that shares a pod's lifetime)
+    Medium:      
+    SizeLimit:   <unset>
 QoS Class:       Burstable
 Node-Selectors:  <none>
 Tolerations:     k:NoExecute op=Exists for 300s
@@ -79,8 +84,8 @@ Events:
   Type     Reason   Age                From     Message
   ----     ------   ----               ----     -------
   Warning  BackOff  10s (x3 over 60s)  kubelet  Back-off
-".replace("    Container ID:  wasm://1\n    Image:         hello:v1\n    Image ID:      i\n    Port:          8080/TCP\n    Host Port:     0/TCP\n    State:         Waiting\n      Reason:      CrashLoopBackOff\n    Ready:         False\n",
-        "    Container ID:   wasm://1\n    Image:          hello:v1\n    Image ID:       i\n    Port:           8080/TCP\n    Host Port:      0/TCP\n    State:          Waiting\n      Reason:       CrashLoopBackOff\n    Ready:          False\n").as_str());
+",
+    );
 }
 
 #[test]
@@ -90,7 +95,12 @@ fn a_service_tells_where_it_leads() {
         "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": "http", "nodePort": 30080}]}});
     let endpoint = |address: &str, ready: bool| json!({"addresses": [address], "conditions": {"ready": ready}});
     let slice = json!({"ports": [{"name": "http", "port": 8080}], "endpoints": [endpoint("10.42.0.2", true), endpoint("10.42.0.3", false)]});
-    check("services", service, None, vec![slice], "\
+    check(
+        "services",
+        service,
+        None,
+        vec![slice],
+        "\
 Name:              s
 Namespace:         n
 Labels:            <none>
@@ -105,19 +115,27 @@ TargetPort:        http/TCP
 NodePort:          http  30080/TCP
 Endpoints:         10.42.0.2:8080
 Session Affinity:  None
-");
+",
+    );
 }
 
 #[test]
 fn a_deployment_tells_of_its_sets() {
-    let set = |name: &str, revision: &str, wanted: i64| json!({"metadata": {"name": name, "ownerReferences": [{"uid": "u"}],
-        "annotations": {"deployment.kubernetes.io/revision": revision}}, "spec": {"replicas": wanted}, "status": {"replicas": wanted}});
+    let set = |name: &str, revision: &str, wanted: i64| {
+        json!({"metadata": {"name": name, "ownerReferences": [{"uid": "u"}],
+        "annotations": {"deployment.kubernetes.io/revision": revision}}, "spec": {"replicas": wanted}, "status": {"replicas": wanted}})
+    };
     let deployment = json!({"metadata": {"name": "d", "namespace": "n", "uid": "u", "creationTimestamp": null,
             "annotations": {"deployment.kubernetes.io/revision": "2"}},
         "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "x"}}, "strategy": {"type": "RollingUpdate",
             "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": 1}}, "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": []}}},
         "status": {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}});
-    check("deployments", deployment, Some(Vec::new()), vec![set("new", "2", 2), set("old", "1", 0)], "\
+    check(
+        "deployments",
+        deployment,
+        Some(Vec::new()),
+        vec![set("new", "2", 2), set("old", "1", 0)],
+        "\
 Name:                   d
 Namespace:              n
 CreationTimestamp:      <unset>
@@ -136,14 +154,20 @@ Pod Template:
 OldReplicaSets:    old (0/0 replicas created)
 NewReplicaSet:     new (2/2 replicas created)
 Events:            <none>
-");
+",
+    );
 }
 
 #[test]
 fn any_object_is_told_field_by_field() {
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "n", "managedFields": [], "uid": "u"},
         "data": {"a.conf": "x"}, "list": ["p", {"podIP": "q"}]});
-    check("configmaps", map, None, Vec::new(), "\
+    check(
+        "configmaps",
+        map,
+        None,
+        Vec::new(),
+        "\
 Name:         m
 Namespace:    n
 Labels:       <none>
@@ -157,5 +181,6 @@ List:
   Pod IP:  q
 Metadata:
   UID:  u
-");
+",
+    );
 }

@@ -41,7 +41,8 @@ pub(super) fn deployment(page: &mut Page, object: &Value, sets: &[Value]) {
     page.field(0, "StrategyType", text(&spec["strategy"]["type"]));
     page.field(0, "MinReadySeconds", count(&spec["minReadySeconds"]).to_string());
     if let Some(rolling) = spec["strategy"].get("rollingUpdate").filter(|rolling| !rolling.is_null()) {
-        let limits = format!("{} max unavailable, {} max surge", text(&rolling["maxUnavailable"]), text(&rolling["maxSurge"]));
+        let limits =
+            format!("{} max unavailable, {} max surge", text(&rolling["maxUnavailable"]), text(&rolling["maxSurge"]));
         page.field(0, "RollingUpdateStrategy", limits);
     }
     pod::template(page, &spec["template"]);
@@ -50,7 +51,15 @@ pub(super) fn deployment(page: &mut Page, object: &Value, sets: &[Value]) {
         page.line(1, "Type\tStatus\tReason");
         page.line(1, "----\t------\t------");
         for condition in items(&status["conditions"]) {
-            page.line(1, format!("{} \t{}\t{}", text(&condition["type"]), text(&condition["status"]), text(&condition["reason"])));
+            page.line(
+                1,
+                format!(
+                    "{} \t{}\t{}",
+                    text(&condition["type"]),
+                    text(&condition["status"]),
+                    text(&condition["reason"])
+                ),
+            );
         }
     }
     let (new, old) = split(object, sets);
@@ -81,14 +90,26 @@ pub(super) fn replica_set(page: &mut Page, object: &Value) {
     page.labels(0, "Labels", &metadata["labels"]);
     page.annotations(0, &metadata["annotations"]);
     page.controller(object);
-    page.field(0, "Replicas", format!("{} current / {} desired", count(&status["replicas"]), text_or(&spec["replicas"], "0")));
+    page.field(
+        0,
+        "Replicas",
+        format!("{} current / {} desired", count(&status["replicas"]), text_or(&spec["replicas"], "0")),
+    );
     pod::template(page, &spec["template"]);
     if items(&status["conditions"]).next().is_some() {
         page.line(0, "Conditions:");
         page.line(1, "Type\tStatus\tReason");
         page.line(1, "----\t------\t------");
         for condition in items(&status["conditions"]) {
-            page.line(1, format!("{} \t{}\t{}", text(&condition["type"]), text(&condition["status"]), text(&condition["reason"])));
+            page.line(
+                1,
+                format!(
+                    "{} \t{}\t{}",
+                    text(&condition["type"]),
+                    text(&condition["status"]),
+                    text(&condition["reason"])
+                ),
+            );
         }
     }
 }

@@ -18,7 +18,9 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn new(answer: &Value) -> Self {
-        let column = |column: &Value| (column["name"].as_str().unwrap_or_default().to_owned(), column["priority"].as_i64().unwrap_or(0));
+        let column = |column: &Value| {
+            (column["name"].as_str().unwrap_or_default().to_owned(), column["priority"].as_i64().unwrap_or(0))
+        };
         let columns = answer["columnDefinitions"].as_array().into_iter().flatten().map(column).collect();
         let mut rows = Self { columns, rows: Vec::new() };
         rows.add(answer);
@@ -46,14 +48,20 @@ impl Rows {
 }
 
 /// Sorts by what a path finds; what has nothing there comes first.
-pub(super) fn sort_by_path<T>(items: &mut Vec<T>, path: &JsonPath, object: impl Fn(&T) -> &Value) -> Result<(), JsonPathError> {
+pub(super) fn sort_by_path<T>(
+    items: &mut Vec<T>,
+    path: &JsonPath,
+    object: impl Fn(&T) -> &Value,
+) -> Result<(), JsonPathError> {
     let mut keyed = Vec::new();
     for item in items.drain(..) {
         let key = path.find(object(&item))?.into_iter().next();
         keyed.push((key, item));
     }
     if keyed.iter().all(|(key, _)| key.is_none()) && !keyed.is_empty() {
-        return Err(JsonPathError("couldn't find any field with the path given to --sort-by in the list of objects".to_owned()));
+        return Err(JsonPathError(
+            "couldn't find any field with the path given to --sort-by in the list of objects".to_owned(),
+        ));
     }
     keyed.sort_by(|left, right| order(left.0.as_ref(), right.0.as_ref()));
     items.extend(keyed.into_iter().map(|(_, item)| item));
@@ -144,8 +152,12 @@ fn cell(value: &Value) -> String {
 
 /// `a=b,c=d`
 pub(crate) fn labels(labels: &Value) -> String {
-    let mut pairs: Vec<String> =
-        labels.as_object().into_iter().flatten().map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+    let mut pairs: Vec<String> = labels
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+        .collect();
     pairs.sort();
     if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
@@ -168,7 +180,8 @@ mod tests {
         })
     }
 
-    const PLAIN: Layout<'_> = Layout { kind_prefix: None, wide: false, namespace: false, labels: false, label_columns: &[] };
+    const PLAIN: Layout<'_> =
+        Layout { kind_prefix: None, wide: false, namespace: false, labels: false, label_columns: &[] };
 
     fn check(layout: Layout<'_>, expect: &[&[&str]]) {
         let mut rows = Rows::new(&answer());
@@ -184,7 +197,11 @@ mod tests {
         check(Layout { wide: true, ..PLAIN }, &[&["NAME", "READY", "IP"], &["a", "1/1", "1.2.3.4"], &["b", "0/1", ""]]);
         check(
             Layout { namespace: true, labels: true, ..PLAIN },
-            &[&["NAMESPACE", "NAME", "READY", "LABELS"], &["n", "a", "1/1", "app=x,k/tier=db"], &["n", "b", "0/1", "<none>"]],
+            &[
+                &["NAMESPACE", "NAME", "READY", "LABELS"],
+                &["n", "a", "1/1", "app=x,k/tier=db"],
+                &["n", "b", "0/1", "<none>"],
+            ],
         );
         check(
             Layout { label_columns: &["k/tier".to_owned()], ..PLAIN },

@@ -28,7 +28,12 @@ impl Columns {
             anyhow::bail!("expected a line of headers and a line of paths");
         };
         let (names, paths): (Vec<_>, Vec<_>) = (names.split_whitespace().collect(), paths.split_whitespace().collect());
-        anyhow::ensure!(names.len() == paths.len(), "number of headers ({}) and field specifications ({}) don't match", names.len(), paths.len());
+        anyhow::ensure!(
+            names.len() == paths.len(),
+            "number of headers ({}) and field specifications ({}) don't match",
+            names.len(),
+            paths.len()
+        );
         let columns = names.into_iter().zip(paths).map(|(name, path)| Ok((name.to_owned(), JsonPath::relaxed(path)?)));
         columns.collect::<anyhow::Result<_>>().map(Self)
     }
@@ -92,7 +97,8 @@ mod tests {
 
     #[test]
     fn each_path_is_a_column() {
-        let columns = Columns::parse("NAME:.metadata.name,IMAGES:.spec.containers[*].image,L:metadata.labels,X:.x").expect("it is valid");
+        let columns = Columns::parse("NAME:.metadata.name,IMAGES:.spec.containers[*].image,L:metadata.labels,X:.x")
+            .expect("it is valid");
         let pod = json!({"metadata": {"name": "p", "labels": {"b": "2", "a": "1"}}, "spec": {"containers": [{"image": "i"}, {"image": "j"}]}});
         assert_eq!(columns.header(), ["NAME", "IMAGES", "L", "X"]);
         assert_eq!(columns.row(&pod).expect("it fits"), ["p", "i,j", "map[a:1 b:2]", "<none>"]);

@@ -51,8 +51,10 @@ mod tests {
     #[test]
     fn columns_last_as_long_as_their_lines() {
         assert_eq!(
-            align("Name:\tx\nNamespace:\tdefault\nLabels:\ta=b\n\tc=d\nContainers:\n  c:\n    Image:\ti\n    Host Port:\t0/TCP\nEvents:\t<none>\n"),
-            "Name:       x\nNamespace:  default\nLabels:     a=b\n            c=d\nContainers:\n  c:\n    Image:      i\n    Host Port:  0/TCP\nEvents:  <none>\n"
+            align(
+                "Name:\tx\nNamespace:\tdefault\nLabels:\ta=b\n\tc=d\nContainers:\n  c:\n    Image:\ti\n    Host Port:\t0/TCP\nEvents:\t<none>\n"
+            ),
+            "Name:       x\nNamespace:  default\nLabels:     a=b\n            c=d\nContainers:\n  c:\n    Image:      i\n    Host Port:  0/TCP\nEvents:         <none>\n"
         );
         assert_eq!(align("a\tb\tc\nlonger\tx\ty\n"), "a       b  c\nlonger  x  y\n");
         assert_eq!(align(""), "");

@@ -172,8 +172,10 @@ fn looks_typed(value: &str) -> bool {
     let radix = |prefix: &str, radix: u32| {
         number.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_digit(radix)))
     };
-    let sexagesimal = digits.contains(':') && digits.split(':').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit() || b == b'.'));
-    let date = digits.len() >= 8 && digits.bytes().filter(|b| *b == b'-').count() >= 2
+    let sexagesimal = digits.contains(':')
+        && digits.split(':').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit() || b == b'.'));
+    let date = digits.len() >= 8
+        && digits.bytes().filter(|b| *b == b'-').count() >= 2
         && digits.bytes().take(4).all(|b| b.is_ascii_digit());
     number.parse::<f64>().is_ok() || radix("0x", 16) || radix("0o", 8) || radix("0b", 2) || sexagesimal || date
 }
@@ -188,8 +190,13 @@ fn is_plain(value: &str) -> bool {
         Some(c) => !indicator(c),
         None => false,
     };
-    starts_well && !value.starts_with(' ') && !value.ends_with([' ', ':']) && !value.contains(": ")
-        && !value.contains(" #") && !value.starts_with("---") && !value.starts_with("...")
+    starts_well
+        && !value.starts_with(' ')
+        && !value.ends_with([' ', ':'])
+        && !value.contains(": ")
+        && !value.contains(" #")
+        && !value.starts_with("---")
+        && !value.starts_with("...")
 }
 
 #[cfg(test)]
@@ -209,18 +216,37 @@ mod tests {
             &json!({"spec": {"ports": [{"port": 80, "name": "http"}, {"port": 81}], "selector": {}, "list": []}, "apiVersion": "v1"}),
             "apiVersion: v1\nspec:\n  list: []\n  ports:\n  - name: http\n    port: 80\n  - port: 81\n  selector: {}\n",
         );
-        check(&json!({"a": [["x", ["y"]], {"b": {"c": null}}]}), "a:\n- - x\n  - - y\n- b:\n    c: null\n");
+        check(&json!({"a": [["x", ["y"]], {"b": {"c": null}}]}), "a:\n- - x\n  - - \"y\"\n- b:\n    c: null\n");
         check(&json!([]), "[]\n");
     }
 
     #[test]
     fn texts_keep_their_type() {
         for (text, expect) in [
-            ("plain", "plain"), ("", "\"\""), ("true", "\"true\""), ("No", "\"No\""), ("1", "\"1\""), ("1.5e3", "\"1.5e3\""),
-            ("0x1f", "\"0x1f\""), ("10:30", "\"10:30\""), ("2026-01-02T03:04:05Z", "\"2026-01-02T03:04:05Z\""),
-            ("1.2.3.4", "1.2.3.4"), ("a: b", "'a: b'"), ("it's", "it's"), ("'q'", "'''q'''"), ("*", "'*'"), ("-", "'-'"),
-            ("-x", "-x"), ("x #y", "'x #y'"), (" x", "' x'"), ("a\tb", "\"a\\tb\""), ("10.42.0.0/16", "10.42.0.0/16"),
-            ("%d", "'%d'"), ("key:", "'key:'"), ("100m", "100m"), ("~", "\"~\""),
+            ("plain", "plain"),
+            ("", "\"\""),
+            ("true", "\"true\""),
+            ("No", "\"No\""),
+            ("1", "\"1\""),
+            ("1.5e3", "\"1.5e3\""),
+            ("0x1f", "\"0x1f\""),
+            ("10:30", "\"10:30\""),
+            ("2026-01-02T03:04:05Z", "\"2026-01-02T03:04:05Z\""),
+            ("1.2.3.4", "1.2.3.4"),
+            ("a: b", "'a: b'"),
+            ("it's", "it's"),
+            ("'q'", "'''q'''"),
+            ("*", "'*'"),
+            ("-", "'-'"),
+            ("-x", "-x"),
+            ("x #y", "'x #y'"),
+            (" x", "' x'"),
+            ("a\tb", "\"a\\tb\""),
+            ("10.42.0.0/16", "10.42.0.0/16"),
+            ("%d", "'%d'"),
+            ("key:", "'key:'"),
+            ("100m", "100m"),
+            ("~", "\"~\""),
         ] {
             check(&json!({ "k": text }), &format!("k: {expect}\n"));
         }

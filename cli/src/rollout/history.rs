@@ -36,7 +36,11 @@ pub(super) struct Revision {
 pub(super) fn revisions(object: &Value, kept: &[Value]) -> Vec<Revision> {
     let uid = &object["metadata"]["uid"];
     let is_ours = |item: &&Value| {
-        item["metadata"]["ownerReferences"].as_array().into_iter().flatten().any(|owner| owner["controller"] == true && owner["uid"] == *uid)
+        item["metadata"]["ownerReferences"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|owner| owner["controller"] == true && owner["uid"] == *uid)
     };
     let mut revisions: Vec<Revision> = kept.iter().filter(is_ours).filter_map(revision).collect();
     revisions.sort_by_key(|revision| revision.number);
@@ -66,7 +70,8 @@ fn revision(item: &Value) -> Option<Revision> {
 pub(super) fn table(revisions: &[Revision]) -> String {
     let mut rows = vec![vec!["REVISION".to_owned(), "CHANGE-CAUSE".to_owned()]];
     for revision in revisions {
-        let cause = revision.change_cause.clone().filter(|cause| !cause.is_empty()).unwrap_or_else(|| "<none>".to_owned());
+        let cause =
+            revision.change_cause.clone().filter(|cause| !cause.is_empty()).unwrap_or_else(|| "<none>".to_owned());
         rows.push(vec![revision.number.to_string(), cause]);
     }
     table::Table::new(table::DETAILS).render(&rows)
@@ -126,12 +131,20 @@ mod tests {
     #[test]
     fn a_deployment_remembers_its_sets() {
         let deployment = json!({"metadata": {"uid": "u", "annotations": {REVISION: "3", "mine": "gone"}}});
-        let kept = [set("3", "c", "u", Some("third")), set("10", "d", "u", None), set("1", "a", "u", None), set("9", "z", "other", None)];
+        let kept = [
+            set("3", "c", "u", Some("third")),
+            set("10", "d", "u", None),
+            set("1", "a", "u", None),
+            set("9", "z", "other", None),
+        ];
         let found = revisions(&deployment, &kept);
         assert_eq!(table(&found), "REVISION  CHANGE-CAUSE\n1         <none>\n3         third\n10        <none>\n");
         assert_eq!(target(&found, 0).expect("there is one before").number, 3);
         assert_eq!(target(&found, 1).expect("it is known").template["spec"]["image"], "a");
-        assert_eq!(target(&found, 7).expect_err("it is not").to_string(), "unable to find specified revision 7 in history");
+        assert_eq!(
+            target(&found, 7).expect_err("it is not").to_string(),
+            "unable to find specified revision 7 in history"
+        );
         assert!(target(&found[..1], 0).is_err());
         let patch = rollback(&deployment, &found[0]);
         assert_eq!(patch[0]["value"], json!({"metadata": {"labels": {"app": "x"}}, "spec": {"image": "a"}}));

@@ -36,7 +36,10 @@ fn deployment(name: &str, object: &Value) -> anyhow::Result<Progress> {
     }
     let status = &object["status"];
     let conditions = status["conditions"].as_array().into_iter().flatten();
-    if conditions.into_iter().any(|condition| condition["type"] == "Progressing" && condition["reason"] == "ProgressDeadlineExceeded") {
+    if conditions
+        .into_iter()
+        .any(|condition| condition["type"] == "Progressing" && condition["reason"] == "ProgressDeadlineExceeded")
+    {
         bail!("deployment {name:?} exceeded its progress deadline");
     }
     let wanted = object["spec"]["replicas"].as_i64();
@@ -62,8 +65,11 @@ fn daemon_set(name: &str, object: &Value) -> anyhow::Result<Progress> {
         return Ok(Waiting("Waiting for daemon set spec update to be observed...".to_owned()));
     }
     let status = &object["status"];
-    let (updated, wanted, available) =
-        (count(&status["updatedNumberScheduled"]), count(&status["desiredNumberScheduled"]), count(&status["numberAvailable"]));
+    let (updated, wanted, available) = (
+        count(&status["updatedNumberScheduled"]),
+        count(&status["desiredNumberScheduled"]),
+        count(&status["numberAvailable"]),
+    );
     let head = format!("Waiting for daemon set {name:?} rollout to finish:");
     Ok(if updated < wanted {
         Waiting(format!("{head} {updated} out of {wanted} new pods have been updated..."))
@@ -90,7 +96,9 @@ fn stateful_set(object: &Value) -> anyhow::Result<Progress> {
     if let Some(partition) = spec["updateStrategy"]["rollingUpdate"]["partition"].as_i64().filter(|at| *at > 0) {
         let moving = wanted - partition;
         return Ok(if updated < moving {
-            Waiting(format!("Waiting for partitioned roll out to finish: {updated} out of {moving} new pods have been updated..."))
+            Waiting(format!(
+                "Waiting for partitioned roll out to finish: {updated} out of {moving} new pods have been updated..."
+            ))
         } else {
             Through(format!("partitioned roll out complete: {updated} new pods have been updated..."))
         });
@@ -98,7 +106,10 @@ fn stateful_set(object: &Value) -> anyhow::Result<Progress> {
     let (update, current) = (&status["updateRevision"], &status["currentRevision"]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Ok(if update != current {
-        Waiting(format!("waiting for statefulset rolling update to complete {updated} pods at revision {}...", text(update)))
+        Waiting(format!(
+            "waiting for statefulset rolling update to complete {updated} pods at revision {}...",
+            text(update)
+        ))
     } else {
         let at = count(&status["currentReplicas"]);
         Through(format!("statefulset rolling update complete {at} pods at revision {}...", text(current)))
@@ -130,9 +141,18 @@ mod tests {
         check(at(1, json!({})), "Waiting for deployment spec update to be observed...");
         let head = "Waiting for deployment \"x\" rollout to finish:";
         check(at(2, json!({"updatedReplicas": 1})), &format!("{head} 1 out of 3 new replicas have been updated..."));
-        check(at(2, json!({"updatedReplicas": 3, "replicas": 4})), &format!("{head} 1 old replicas are pending termination..."));
-        check(at(2, json!({"updatedReplicas": 3, "replicas": 3, "availableReplicas": 2})), &format!("{head} 2 of 3 updated replicas are available..."));
-        check(at(2, json!({"updatedReplicas": 3, "replicas": 3, "availableReplicas": 3})), "deployment \"x\" successfully rolled out");
+        check(
+            at(2, json!({"updatedReplicas": 3, "replicas": 4})),
+            &format!("{head} 1 old replicas are pending termination..."),
+        );
+        check(
+            at(2, json!({"updatedReplicas": 3, "replicas": 3, "availableReplicas": 2})),
+            &format!("{head} 2 of 3 updated replicas are available..."),
+        );
+        check(
+            at(2, json!({"updatedReplicas": 3, "replicas": 3, "availableReplicas": 3})),
+            "deployment \"x\" successfully rolled out",
+        );
         let late = json!({"conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]});
         check(at(2, late), "error: deployment \"x\" exceeded its progress deadline");
     }
@@ -144,7 +164,11 @@ mod tests {
         check("StatefulSet", &set, "Waiting for 1 pods to be ready...");
         let set = json!({"metadata": {"generation": 1}, "spec": {"updateStrategy": {"type": "RollingUpdate"}},
             "status": {"observedGeneration": 1, "updatedNumberScheduled": 2, "desiredNumberScheduled": 2, "numberAvailable": 1}});
-        check("DaemonSet", &set, "Waiting for daemon set \"x\" rollout to finish: 1 of 2 updated pods are available...");
+        check(
+            "DaemonSet",
+            &set,
+            "Waiting for daemon set \"x\" rollout to finish: 1 of 2 updated pods are available...",
+        );
         let set = json!({"spec": {"updateStrategy": {"type": "OnDelete"}}});
         check("DaemonSet", &set, "error: rollout status is only available for RollingUpdate strategy type");
         check("Pod", &set, "error: no status viewer has been implemented for Pod");

@@ -177,7 +177,11 @@ fn steps(text: &str, depth: usize) -> Result<Vec<Step>, JsonPathError> {
                 }
                 steps.push(Step::Recursive);
                 let after = &after[1..];
-                if after.starts_with(|c: char| c.is_alphanumeric() || c == '_') { field(after, &mut steps) } else { after }
+                if after.starts_with(|c: char| c.is_alphanumeric() || c == '_') {
+                    field(after, &mut steps)
+                } else {
+                    after
+                }
             }
             '.' => field(after, &mut steps),
             '+' | '-' | '0'..='9' => number(rest, &mut steps)?,
