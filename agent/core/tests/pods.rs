@@ -1,6 +1,8 @@
 //! The pod state machine against the fake runtime, on virtual time: tables over whole lives of pods, and a property over
 //! many seeds.
 
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use coracle_agent_core::{

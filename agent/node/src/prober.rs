@@ -107,17 +107,13 @@ where
     };
     // The connection is driven here: no task per probe.
     tokio::pin!(connection, answer);
-    loop {
-        tokio::select! {
-            biased;
-            done = &mut answer => return done,
-            ended = &mut connection => {
-                return match ended {
-                    Err(error) => Err(get_failed(url, &error)),
-                    Ok(()) => answer.await,
-                };
-            }
-        }
+    tokio::select! {
+        biased;
+        done = &mut answer => done,
+        ended = &mut connection => match ended {
+            Err(error) => Err(get_failed(url, &error)),
+            Ok(()) => answer.await,
+        },
     }
 }
 

@@ -149,13 +149,11 @@ impl Known {
 }
 
 enum Step {
-    Service(Event<Service>),
-    Slice(EndpointSliceEvent),
+    Service(Box<Event<Service>>),
+    Slice(Box<Event<EndpointSlice>>),
     Retry,
     Stop,
 }
-
-type EndpointSliceEvent = Event<EndpointSlice>;
 
 /// The loop.
 pub(crate) async fn run(
@@ -174,11 +172,11 @@ pub(crate) async fn run(
         let step = tokio::select! {
             () = stop.cancelled() => Step::Stop,
             Some(event) = services.next() => match event {
-                Ok(event) => Step::Service(event),
+                Ok(event) => Step::Service(Box::new(event)),
                 Err(error) => { tracing::debug!(%error, "the watch of Services starts over"); continue }
             },
             Some(event) = slices.next() => match event {
-                Ok(event) => Step::Slice(event),
+                Ok(event) => Step::Slice(Box::new(event)),
                 Err(error) => { tracing::debug!(%error, "the watch of EndpointSlices starts over"); continue }
             },
             () = tokio::time::sleep(RETRY_AFTER), if failed => Step::Retry,
@@ -186,8 +184,8 @@ pub(crate) async fn run(
         match step {
             Step::Stop => break,
             Step::Retry => {}
-            Step::Service(event) => known.service(event),
-            Step::Slice(event) => known.slice(event),
+            Step::Service(event) => known.service(*event),
+            Step::Slice(event) => known.slice(*event),
         }
         // Whatever else is there already goes into the same transaction.
         while let Some(Some(Ok(event))) = futures::FutureExt::now_or_never(services.next()) {

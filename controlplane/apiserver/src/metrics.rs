@@ -64,7 +64,7 @@ impl Default for Metrics {
         registry.register("apiserver_request", "Requests by verb, resource and HTTP code", requests.clone());
         const BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 5.0];
         let durations =
-            Family::<DurationLabels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS.into_iter()));
+            Family::<DurationLabels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS));
         registry.register(
             "apiserver_request_duration_seconds",
             "Time from the head of a request to the head of its answer",

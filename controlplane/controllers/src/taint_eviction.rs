@@ -108,7 +108,7 @@ fn compare(operator: &str, tolerated: &str, tainted: &str) -> bool {
 
 /// Says why the pod goes, then deletes it in the next run.
 fn evict(pod: &Arc<Pod>, now: Timestamp, plan: &mut Plan) {
-    if !condition(pod, "DisruptionTarget").is_some_and(|condition| condition.status == "True") {
+    if condition(pod, "DisruptionTarget").is_none_or(|condition| condition.status != "True") {
         const TEXT: &str = "Taint manager: deleting due to NoExecute taint";
         plan.push(disrupt(pod, "DeletionByTaintManager", TEXT, None, now));
         return;

@@ -9,6 +9,9 @@ use coracle_controllers::{Identity, Kind, Object, Resource};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+/// The names of objects by the labels they carry.
+type ByLabel = HashMap<(Arc<str>, Arc<str>), BTreeSet<Name>>;
+
 /// The number of a collection in the catalog.
 pub(crate) type RowNumber = usize;
 /// `namespace/name`, or `name` for the cluster's objects: what the store calls them.
@@ -29,7 +32,7 @@ const COLLECTED: [&str; 2] = ["foregroundDeletion", "orphan"];
 pub(crate) struct Index {
     owned: HashMap<Arc<str>, BTreeSet<(RowNumber, Name)>>,
     identities: HashMap<Arc<str>, (RowNumber, Name)>,
-    labels: HashMap<(Kind, Arc<str>), HashMap<(Arc<str>, Arc<str>), BTreeSet<Name>>>,
+    labels: HashMap<(Kind, Arc<str>), ByLabel>,
     nodes: HashMap<Arc<str>, BTreeSet<Name>>,
     changed: HashMap<(Kind, Name), Timestamp>,
     started: Timestamp,

@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// Keys of sources that can't be names of variables, by source.
+type SkippedKeys = Vec<(String, Vec<String>)>;
+
 /// How long `ErrImagePull` is shown before it reads `ImagePullBackOff`: about one sync of the kubelet.
 const SHOW_PULL_ERROR: Duration = Duration::from_secs(2);
 /// A container whose configuration is incomplete is tried again this often, besides when what it lacks appears.
@@ -298,7 +301,7 @@ impl PodMachine {
         dns
     }
 
-    fn container_spec(&self, index: usize, sources: &Sources, around: Surround<'_>) -> Result<(ContainerSpec, Vec<(String, Vec<String>)>), String> {
+    fn container_spec(&self, index: usize, sources: &Sources, around: Surround<'_>) -> Result<(ContainerSpec, SkippedKeys), String> {
         let container = self.container(index);
         let key = self.key(index);
         let surroundings = Surroundings {

@@ -217,11 +217,10 @@ fn validate_named_target((name, field): (&str, &str), target: &MetricTarget, at:
         errors.invalid(&at.child("averageUtilization"), n, "must be greater than 0");
     }
     for (field, quantity) in [("value", &target.value), ("averageValue", &target.average_value)] {
-        if let Some(q) = quantity {
-            if Amount::of(q).map_or(true, |a| a <= Amount::ZERO) {
+        if let Some(q) = quantity
+            && Amount::of(q).map_or(true, |a| a <= Amount::ZERO) {
                 errors.invalid(&at.child(field), &q.0, "must be positive");
             }
-        }
     }
     let resource = field == "name";
     if resource && target.average_utilization.is_none() && target.average_value.is_none() {

@@ -39,12 +39,11 @@ impl Resource for PodDisruptionBudget {
         if let Some(selector) = &spec.selector {
             validate_label_selector(selector, &at.child("selector"), errors);
         }
-        if let Some(policy) = spec.unhealthy_pod_eviction_policy.as_deref() {
-            if !matches!(policy, "AlwaysAllow" | "IfHealthyBudget") {
+        if let Some(policy) = spec.unhealthy_pod_eviction_policy.as_deref()
+            && !matches!(policy, "AlwaysAllow" | "IfHealthyBudget") {
                 let at = at.child("unhealthyPodEvictionPolicy");
                 errors.not_supported(&at, policy, &["AlwaysAllow", "IfHealthyBudget"]);
             }
-        }
     }
 
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
