@@ -240,9 +240,9 @@ impl Get {
                 }
             };
             for mut answer in answers {
-                match (&request.name, answer["items"].take()) {
-                    (None, Value::Array(items)) => {
-                        objects.extend(items.into_iter().map(|item| Shown::new(&request.kind, item, managed)))
+                match answer.get_mut("items").map(Value::take) {
+                    Some(Value::Array(items)) if request.name.is_none() => {
+                        objects.extend(items.into_iter().map(|item| Shown::new(&request.kind, item, managed)));
                     }
                     _ => objects.push(Shown::new(&request.kind, answer, managed)),
                 }

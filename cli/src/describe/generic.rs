@@ -27,7 +27,7 @@ pub(super) fn describe(page: &mut Page, object: &Value) {
 
 /// Puts each value's length in its place.
 fn hide(secret: &mut Value) {
-    if let Some(data) = secret["data"].as_object_mut() {
+    if let Some(data) = secret.get_mut("data").and_then(Value::as_object_mut) {
         for value in data.values_mut() {
             let encoded = value.as_str().unwrap_or_default();
             let padding = encoded.bytes().rev().take_while(|byte| *byte == b'=').count();

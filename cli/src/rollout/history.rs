@@ -60,7 +60,7 @@ fn revision(item: &Value) -> Option<Revision> {
     }
     let number = annotations.get(REVISION)?.as_str()?.parse().ok()?;
     let mut template = item["spec"]["template"].clone();
-    if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
+    if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         labels.remove(TEMPLATE_HASH);
     }
     Some(Revision { number, change_cause, template, annotations, patch: None })
