@@ -107,15 +107,13 @@ impl Authority {
         self.sign(params, now)
     }
 
-    /// A certificate that proves a user's name and groups.
+    /// A certificate that proves a user's name and group.
     ///
     /// # Errors
     /// The generator refuses.
-    pub fn client(&self, name: &str, groups: &[&str], now: jiff::Timestamp) -> Result<Identity, PkiError> {
+    pub fn client(&self, name: &str, group: &str, now: jiff::Timestamp) -> Result<Identity, PkiError> {
         let mut params = CertificateParams::default();
-        for group in groups {
-            params.distinguished_name.push(DnType::OrganizationName, *group);
-        }
+        params.distinguished_name.push(DnType::OrganizationName, group);
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(params, now)
@@ -163,15 +161,15 @@ mod tests {
     use crate::auth::authenticate::certificate_user;
 
     #[test]
-    fn a_client_certificate_proves_name_and_groups() {
+    fn a_client_certificate_proves_name_and_group() {
         let now = jiff::Timestamp::from_second(1_790_000_000).unwrap();
         let ca = Authority::generate(now).unwrap();
         let again = Authority::load(ca.identity().clone()).unwrap();
-        let identity = again.client("system:node:a", &["system:nodes", "x"], now).unwrap();
+        let identity = again.client("system:node:a", "system:nodes", now).unwrap();
         let (chain, _) = identity.der().unwrap();
         let user = certificate_user(&chain[0]).unwrap();
         assert_eq!(user.name, "system:node:a");
-        assert!(user.is_in("system:nodes") && user.is_in("x") && user.is_in("system:authenticated"));
+        assert!(user.is_in("system:nodes") && user.is_in("system:authenticated"));
         let days = (expiry(&identity.certificate).unwrap().as_second() - now.as_second()) / 86_400;
         assert!((LEAF_DAYS - 1..=LEAF_DAYS).contains(&days), "{days}");
     }

@@ -78,7 +78,7 @@ impl Files {
         let (names, addresses) = names(config);
         let wanted = format!("{names:?} {addresses:?}");
         let server = self.renewed("server", &wanted, now, || authority.server(&names, &addresses, now))?;
-        let admin = self.renewed("admin", "", now, || authority.client("admin", &[MASTERS], now))?;
+        let admin = self.renewed("admin", "", now, || authority.client("admin", MASTERS, now))?;
         let token_key = match self.read(&self.token_key_path())? {
             Some(key) => key,
             None => {
