@@ -80,7 +80,7 @@ fn hello_is_served_rolled_and_scaled() -> Result<()> {
 }
 
 #[test]
-fn a_deleted_pod_is_replaced_within_a_second() -> Result<()> {
+fn a_deleted_pod_is_replaced_at_once() -> Result<()> {
     let cluster = Cluster::start()?;
     hello(&cluster)?;
     let pods = cluster.kubectl(&["get", "pods", "-l", "app=hello", "-o", "name"])?;
