@@ -12,7 +12,6 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::door::Door;
 use crate::node::{NODE_MILLI_CPU, Notice, SimNode};
 
-
 /// The checks and what they remember.
 #[derive(Default)]
 pub(crate) struct Checks {
@@ -124,13 +123,15 @@ impl Checks {
         if let Some(set) = orphan {
             return Err(format!("the ReplicaSet {:?} outlived its Deployment", set.metadata.name));
         }
-        let running: BTreeSet<&str> = nodes.iter().flat_map(|node| node.runtime.running()).map(|key| key.pod.as_str()).collect();
+        let running: BTreeSet<&str> =
+            nodes.iter().flat_map(|node| node.runtime.running()).map(|key| key.pod.as_str()).collect();
         let wanted: BTreeSet<&str> = pods.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
         if running != wanted {
             return Err(format!("{} pods run, {} are wanted", running.len(), wanted.len()));
         }
         for node in door.all::<Node>() {
-            let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).is_some_and(|taints| !taints.is_empty());
+            let taints =
+                node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).is_some_and(|taints| !taints.is_empty());
             if taints {
                 return Err(format!("the node {:?} is still tainted", node.metadata.name));
             }
@@ -149,10 +150,21 @@ fn owns(deployment: &Deployment, set: &ReplicaSet) -> bool {
 }
 
 /// A deployment's pods, those that are being deleted left out.
-fn pods_of<'a>(deployment: &Deployment, sets: &[std::sync::Arc<ReplicaSet>], pods: &'a [std::sync::Arc<Pod>]) -> Vec<&'a Pod> {
-    let sets: Vec<&str> = sets.iter().filter(|set| owns(deployment, set)).filter_map(|set| set.metadata.uid.as_deref()).collect();
-    let own = |pod: &&std::sync::Arc<Pod>| pod.metadata.owner_references.iter().flatten().any(|owner| sets.contains(&owner.uid.as_str()));
-    pods.iter().filter(own).filter(|pod| pod.metadata.deletion_timestamp.is_none() && !is_ended(pod)).map(|pod| &**pod).collect()
+fn pods_of<'a>(
+    deployment: &Deployment,
+    sets: &[std::sync::Arc<ReplicaSet>],
+    pods: &'a [std::sync::Arc<Pod>],
+) -> Vec<&'a Pod> {
+    let sets: Vec<&str> =
+        sets.iter().filter(|set| owns(deployment, set)).filter_map(|set| set.metadata.uid.as_deref()).collect();
+    let own = |pod: &&std::sync::Arc<Pod>| {
+        pod.metadata.owner_references.iter().flatten().any(|owner| sets.contains(&owner.uid.as_str()))
+    };
+    pods.iter()
+        .filter(own)
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none() && !is_ended(pod))
+        .map(|pod| &**pod)
+        .collect()
 }
 
 fn complete(deployment: &Deployment, pods: &[&Pod]) -> Result<(), String> {
@@ -163,22 +175,32 @@ fn complete(deployment: &Deployment, pods: &[&Pod]) -> Result<(), String> {
     let counted = counts.iter().all(|count| usize::try_from(count.unwrap_or(0)) == Ok(wanted));
     let seen = status.observed_generation == deployment.metadata.generation;
     let ready = pods.iter().filter(|pod| is_ready(pod)).count();
-    if !counted || !seen || pods.len() != wanted || ready != wanted || deployment.metadata.deletion_timestamp.is_some() {
-        let waiting: Vec<_> = pods.iter().filter(|pod| !is_ready(pod)).map(|pod| (&pod.metadata.name, node_of(pod))).collect();
-        return Err(format!("{name} has {ready} of {wanted} ready, {} pods, counts {counts:?}, not ready: {waiting:?}", pods.len()));
+    if !counted || !seen || pods.len() != wanted || ready != wanted || deployment.metadata.deletion_timestamp.is_some()
+    {
+        let waiting: Vec<_> =
+            pods.iter().filter(|pod| !is_ready(pod)).map(|pod| (&pod.metadata.name, node_of(pod))).collect();
+        return Err(format!(
+            "{name} has {ready} of {wanted} ready, {} pods, counts {counts:?}, not ready: {waiting:?}",
+            pods.len()
+        ));
     }
     Ok(())
 }
 
 /// Whether a pod is there and nobody asked for its end.
 fn is_wanted(door: &Door, uid: &PodUid) -> bool {
-    let wanted = |pod: &Pod| pod.metadata.uid.as_deref() == Some(uid.as_str()) && pod.metadata.deletion_timestamp.is_none();
+    let wanted =
+        |pod: &Pod| pod.metadata.uid.as_deref() == Some(uid.as_str()) && pod.metadata.deletion_timestamp.is_none();
     door.all::<Pod>().iter().any(|pod| wanted(pod))
 }
 
 /// The surge bounds what is asked of the ReplicaSets, as in Kubernetes: their own deletions come a little later.
 fn within_limits(deployment: &Deployment, sets: &[std::sync::Arc<ReplicaSet>], pods: &[&Pod]) -> Result<(), String> {
-    let rolling = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref()).and_then(|strategy| strategy.rolling_update.as_ref());
+    let rolling = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.strategy.as_ref())
+        .and_then(|strategy| strategy.rolling_update.as_ref());
     let bound = |value: Option<&IntOrString>| match value {
         Some(IntOrString::Int(number)) => usize::try_from(*number).unwrap_or(0),
         // The workload declares numbers only.
@@ -214,6 +236,10 @@ fn node_of(pod: &Pod) -> Option<&str> {
 }
 
 fn milli_cpu(pod: &Pod) -> i64 {
-    let requests = pod.spec.iter().flat_map(|spec| &spec.containers).filter_map(|container| container.resources.as_ref()?.requests.as_ref());
+    let requests = pod
+        .spec
+        .iter()
+        .flat_map(|spec| &spec.containers)
+        .filter_map(|container| container.resources.as_ref()?.requests.as_ref());
     requests.filter_map(|requests| requests.get("cpu")).filter_map(|cpu| Amount::of(cpu).ok()).map(Amount::milli).sum()
 }

@@ -8,7 +8,9 @@ use coracle_api::kind::{Kind as ApiKind, Object as ApiObject};
 use coracle_api::validation::{Errors, validate_meta, validate_meta_update};
 use coracle_api::{ApiError, KINDS};
 use coracle_controllers::{Kind, KindVisitor, Object, Preconditions, Propagation, Typed};
-use coracle_store::{Collection, Durability, Entry, Key, ListRange, Op, Options, SqliteStore, Store, StoreError, Value};
+use coracle_store::{
+    Collection, Durability, Entry, Key, ListRange, Op, Options, SqliteStore, Store, StoreError, Value,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -120,7 +122,8 @@ impl Door {
         self.check_namespace(api, &namespace)?;
         self.fill(api, new.meta_mut(), now);
         new.apply_defaults();
-        let generate = new.meta().generate_name.clone().filter(|_| new.meta().name.as_deref().unwrap_or_default().is_empty());
+        let generate =
+            new.meta().generate_name.clone().filter(|_| new.meta().name.as_deref().unwrap_or_default().is_empty());
         for _ in 0..NAME_DRAWS {
             let mut candidate = new.boxed_clone();
             if let Some(base) = &generate {
@@ -171,11 +174,17 @@ impl Door {
     }
 
     /// Changes an object by a JSON merge patch.
-    pub(crate) fn patch(&mut self, at: Place<'_>, part: Part, patch: &serde_json::Value) -> Result<Arc<Entry>, ApiError> {
+    pub(crate) fn patch(
+        &mut self,
+        at: Place<'_>,
+        part: Part,
+        patch: &serde_json::Value,
+    ) -> Result<Arc<Entry>, ApiError> {
         let api = self.row(at.kind).api;
         self.change(at, part, Durability::Durable, |old| {
             let internal = |error: String| ApiError::internal(error);
-            let mut json: serde_json::Value = serde_json::from_slice(&old.encode()).map_err(|e| internal(e.to_string()))?;
+            let mut json: serde_json::Value =
+                serde_json::from_slice(&old.encode()).map_err(|e| internal(e.to_string()))?;
             // The version is a precondition only where the patch names it.
             if let Some(meta) = json["metadata"].as_object_mut() {
                 meta.remove("resourceVersion");
@@ -195,7 +204,8 @@ impl Door {
     ) -> Result<Arc<Entry>, ApiError> {
         let api = self.row(at.kind).api;
         let entry = self.entry(at).ok_or_else(|| ApiError::not_found(api.resource(), at.name))?;
-        let shared = entry.decoded_any(|bytes| api.decode_shared(bytes)).map_err(|e| ApiError::internal(e.to_string()))?;
+        let shared =
+            entry.decoded_any(|bytes| api.decode_shared(bytes)).map_err(|e| ApiError::internal(e.to_string()))?;
         let old = api.object(&shared).ok_or_else(|| ApiError::internal("an entry of another kind"))?;
         let mut new = make(old)?;
         check_preconditions(api, at.name, new.meta(), old.meta(), &entry)?;
@@ -236,10 +246,16 @@ impl Door {
     }
 
     /// Deletes an object, or marks it as to be deleted.
-    pub(crate) fn delete(&mut self, at: Place<'_>, deletion: &Deletion, now: Timestamp) -> Result<Arc<Entry>, ApiError> {
+    pub(crate) fn delete(
+        &mut self,
+        at: Place<'_>,
+        deletion: &Deletion,
+        now: Timestamp,
+    ) -> Result<Arc<Entry>, ApiError> {
         let api = self.row(at.kind).api;
         let entry = self.entry(at).ok_or_else(|| ApiError::not_found(api.resource(), at.name))?;
-        let shared = entry.decoded_any(|bytes| api.decode_shared(bytes)).map_err(|e| ApiError::internal(e.to_string()))?;
+        let shared =
+            entry.decoded_any(|bytes| api.decode_shared(bytes)).map_err(|e| ApiError::internal(e.to_string()))?;
         let old = api.object(&shared).ok_or_else(|| ApiError::internal("an entry of another kind"))?;
         let other_uid = deletion.preconditions.uid.is_some() && deletion.preconditions.uid != old.meta().uid;
         let version = entry.revision.to_string();
@@ -297,7 +313,14 @@ impl Door {
         meta.creation_timestamp = Some(whole_seconds(now));
         meta.generation = api.info.has_generation.then_some(1);
         let [a, b]: [u64; 2] = self.rng.random();
-        meta.uid = Some(format!("{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}", a >> 32, a >> 16 & 0xffff, a & 0xfff, b >> 52, b & 0xffff_ffff_ffff));
+        meta.uid = Some(format!(
+            "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+            a >> 32,
+            a >> 16 & 0xffff,
+            a & 0xfff,
+            b >> 52,
+            b & 0xffff_ffff_ffff
+        ));
     }
 
     fn generated(&mut self, base: &str) -> String {
@@ -332,14 +355,16 @@ struct Erase(Object, &'static ApiKind);
 impl KindVisitor for Erase {
     type Output = Box<dyn ApiObject>;
     fn visit<K: Typed>(self) -> Box<dyn ApiObject> {
-        let object: Arc<dyn std::any::Any + Send + Sync> = K::from_object(self.0).expect("the visitor is called with the object's own kind");
+        let object: Arc<dyn std::any::Any + Send + Sync> =
+            K::from_object(self.0).expect("the visitor is called with the object's own kind");
         self.1.object(&object).expect("both tables have the same type for a kind").boxed_clone()
     }
 }
 
 fn row_of(kind: Kind) -> Row {
     let resource = kind.resource();
-    let same = |api: &&ApiKind| api.group == resource.group && api.version == resource.version && api.kind == resource.kind;
+    let same =
+        |api: &&ApiKind| api.group == resource.group && api.version == resource.version && api.kind == resource.kind;
     let api = KINDS.iter().find(same).expect("the API serves every kind that controllers know");
     Row { api, collection: Collection::from_prefix(&api.collection()) }
 }
@@ -356,7 +381,13 @@ fn stamped(object: &mut dyn ApiObject) -> Value {
     Value::stamped(format!("{head}\"resourceVersion\":\""), format!("\"{comma}{tail}"))
 }
 
-fn check_preconditions(api: &ApiKind, name: &str, new: &ObjectMeta, old: &ObjectMeta, entry: &Entry) -> Result<(), ApiError> {
+fn check_preconditions(
+    api: &ApiKind,
+    name: &str,
+    new: &ObjectMeta,
+    old: &ObjectMeta,
+    entry: &Entry,
+) -> Result<(), ApiError> {
     if new.uid.as_ref().is_some_and(|uid| !uid.is_empty() && Some(uid) != old.uid.as_ref()) {
         return Err(ApiError::conflict(api.resource(), name, "Precondition failed: UID"));
     }
@@ -419,7 +450,11 @@ fn mark(api: &ApiKind, new: &mut dyn ApiObject, old: &dyn ApiObject, deletion: &
         }
         new.begin_deletion();
     } else if grace.is_some() && known.is_some_and(|known| seconds < known) {
-        let begun = old.meta().deletion_timestamp.as_ref().map_or(now, |at| at.0 - SignedDuration::from_secs(known.unwrap_or(0)));
+        let begun = old
+            .meta()
+            .deletion_timestamp
+            .as_ref()
+            .map_or(now, |at| at.0 - SignedDuration::from_secs(known.unwrap_or(0)));
         let meta = new.meta_mut();
         meta.deletion_timestamp = Some(after(begun, seconds));
         meta.deletion_grace_period_seconds = Some(seconds);

@@ -58,7 +58,12 @@ impl Ledger {
     }
 
     /// A watch must have told exactly what was written since it was last asked.
-    pub(crate) fn compare(&self, collection: &Collection, from: &mut Position, told: &[WatchEvent]) -> Result<(), String> {
+    pub(crate) fn compare(
+        &self,
+        collection: &Collection,
+        from: &mut Position,
+        told: &[WatchEvent],
+    ) -> Result<(), String> {
         let written = self.logs.get(collection).map_or(&[][..], |log| &log[from.0..]);
         let told: Vec<(Revision, Key, bool)> = told.iter().map(shape).collect();
         if written != told {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use coracle_api::ApiError;
 use coracle_api::selector::Selector;
 use coracle_controllers::{
-    Action, CONTROLLERS, Cache, Change, Config, Context, Failure, FailedVerb, Identity, IdentityChange, Key, Kind, Lookup,
-    Object, Scope, Watch,
+    Action, CONTROLLERS, Cache, Change, Config, Context, FailedVerb, Failure, Identity, IdentityChange, Key, Kind,
+    Lookup, Object, Scope, Watch,
 };
 use coracle_store::{Entry, Revision, WatchEvent};
 use jiff::Timestamp;
@@ -123,7 +123,8 @@ impl Manager {
             Some(failure) => drop(self.failures.insert(job.clone(), failure)),
             None => drop(self.failures.remove(&job)),
         }
-        let outcome = Outcome { written: running.written, requeue_after: running.requeue_after, refused: running.refused };
+        let outcome =
+            Outcome { written: running.written, requeue_after: running.requeue_after, refused: running.refused };
         self.queue.done(&job, outcome, now);
     }
 
@@ -140,8 +141,12 @@ impl Manager {
                 failure: self.failures.get(&job),
             };
             let plan = (CONTROLLERS[job.0].reconcile)(&mut context, &job.1);
-            let actions: Vec<Action> =
-                plan.steps.into_iter().map(|step| step.action).filter(|action| !matches!(action, Action::Tell(_))).collect();
+            let actions: Vec<Action> = plan
+                .steps
+                .into_iter()
+                .map(|step| step.action)
+                .filter(|action| !matches!(action, Action::Tell(_)))
+                .collect();
             if actions.is_empty() {
                 self.failures.remove(&job);
                 self.queue.done(&job, Outcome { requeue_after: plan.requeue_after, ..Outcome::default() }, now);
@@ -262,7 +267,9 @@ impl Cache for View<'_> {
 
     fn pods_on(&self, node: &str) -> Vec<Arc<Pod>> {
         let on_node = |object: &Object| match object {
-            Object::Pod(pod) if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node) => Some(pod.clone()),
+            Object::Pod(pod) if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node) => {
+                Some(pod.clone())
+            }
             _ => None,
         };
         self.of_kind(Kind::Pod).filter_map(|(_, object)| on_node(object)).collect()
@@ -273,7 +280,8 @@ impl Cache for View<'_> {
     }
 
     fn look_up(&self, namespace: &str, owner: &OwnerReference) -> Lookup {
-        let same = |kind: &&Kind| kind.resource().kind == owner.kind && kind.resource().api_version() == owner.api_version;
+        let same =
+            |kind: &&Kind| kind.resource().kind == owner.kind && kind.resource().api_version() == owner.api_version;
         let Some(kind) = Kind::ALL.iter().find(same) else { return Lookup::UnknownKind };
         let namespace = match (kind.resource().scope, namespace) {
             (Scope::Cluster, _) => "",
@@ -282,7 +290,9 @@ impl Cache for View<'_> {
         };
         let entry = self.door.entry(Place { kind: *kind, namespace, name: &owner.name });
         match entry.and_then(|entry| object_of(*kind, &entry)) {
-            Some(object) if object.meta().uid.as_deref() == Some(&owner.uid) => Lookup::Found(Arc::new(identity_of(&object))),
+            Some(object) if object.meta().uid.as_deref() == Some(&owner.uid) => {
+                Lookup::Found(Arc::new(identity_of(&object)))
+            }
             _ => Lookup::Absent,
         }
     }

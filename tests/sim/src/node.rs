@@ -232,7 +232,8 @@ impl SimNode {
             self.pod_changed(now, pod);
         }
         let Some(process) = &mut self.process else { return };
-        let gone: Vec<PodUid> = process.agent.pods().map(|(uid, _)| uid.clone()).filter(|uid| !there.contains(uid)).collect();
+        let gone: Vec<PodUid> =
+            process.agent.pods().map(|(uid, _)| uid.clone()).filter(|uid| !there.contains(uid)).collect();
         for uid in gone {
             self.pod_gone(now, &uid);
         }
@@ -338,11 +339,16 @@ impl SimNode {
 
 /// What every node has.
 pub(crate) fn node_status() -> k8s_openapi::api::core::v1::NodeStatus {
-    let room: BTreeMap<String, Quantity> = [("cpu", format!("{NODE_MILLI_CPU}m")), ("memory", "8Gi".into()), ("pods", "110".into())]
-        .into_iter()
-        .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
-        .collect();
-    k8s_openapi::api::core::v1::NodeStatus { capacity: Some(room.clone()), allocatable: Some(room), ..Default::default() }
+    let room: BTreeMap<String, Quantity> =
+        [("cpu", format!("{NODE_MILLI_CPU}m")), ("memory", "8Gi".into()), ("pods", "110".into())]
+            .into_iter()
+            .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+            .collect();
+    k8s_openapi::api::core::v1::NodeStatus {
+        capacity: Some(room.clone()),
+        allocatable: Some(room),
+        ..Default::default()
+    }
 }
 
 /// Whether a stored pod is bound to a node.

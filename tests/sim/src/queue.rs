@@ -55,7 +55,8 @@ impl<K: Clone + Ord> Queue<K> {
 
     /// The next key that may run.
     pub(crate) fn pop(&mut self) -> Option<K> {
-        let may_run = |key: &K| self.states.get(key).is_some_and(|state| !state.running && state.seen_from <= self.position);
+        let may_run =
+            |key: &K| self.states.get(key).is_some_and(|state| !state.running && state.seen_from <= self.position);
         let at = self.line.iter().position(may_run)?;
         let key = self.line.remove(at)?;
         let state = self.states.entry(key.clone()).or_default();

@@ -83,7 +83,10 @@ impl Scheduling {
                                 namespace: victim.namespace.to_string(),
                                 name: victim.name.to_string(),
                             },
-                            preconditions: Preconditions { uid: Some(victim.uid.as_str().to_owned()), resource_version: None },
+                            preconditions: Preconditions {
+                                uid: Some(victim.uid.as_str().to_owned()),
+                                resource_version: None,
+                            },
                             propagation: None,
                             grace_period_seconds: None,
                         };

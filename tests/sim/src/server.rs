@@ -52,7 +52,9 @@ impl Server {
             Request::Follow => Ok(()),
             Request::Act(action) => act(door, action, now),
             Request::Bind(pod, to) => bind(door, (&pod.namespace, &pod.name), pod.uid.as_str(), to.as_str(), now),
-            Request::Unschedulable(pod, message) => unschedulable(door, (&pod.namespace, &pod.name), pod.uid.as_str(), message, now),
+            Request::Unschedulable(pod, message) => {
+                unschedulable(door, (&pod.namespace, &pod.name), pod.uid.as_str(), message, now)
+            }
             Request::Status(pod, status) => {
                 edit_pod(door, (&pod.namespace, &pod.name), pod.uid.as_str(), Part::Status, |old| {
                     old.status = Some(merged(old.status.as_ref(), *status));
@@ -86,7 +88,8 @@ impl Server {
             let wanted = listing.entries.into_iter().filter(|entry| node.is_none_or(|node| is_on(entry, node)));
             entries.extend(wanted.map(|entry| (*kind, entry)));
         }
-        let feed = Feed { stream: stream.number, body: FeedBody::Listing(entries), revision: self.door.store.revision() };
+        let feed =
+            Feed { stream: stream.number, body: FeedBody::Listing(entries), revision: self.door.store.revision() };
         self.streams.insert(peer, stream);
         Ok(feed)
     }
@@ -108,7 +111,8 @@ impl Server {
                     told.extend(events);
                 }
                 self.door.ledger.compare(&self.door.row(*kind).collection, position, &told)?;
-                let wanted = told.into_iter().filter(|event| node.as_deref().is_none_or(|node| is_on(event.entry(), node)));
+                let wanted =
+                    told.into_iter().filter(|event| node.as_deref().is_none_or(|node| is_on(event.entry(), node)));
                 changes.extend(wanted.map(|event| (*kind, event)));
             }
             if !changes.is_empty() || peer.is_inside() {
@@ -160,7 +164,13 @@ fn place(target: &Target) -> Result<Place<'_>, ApiError> {
     Ok(Place { kind: *kind, namespace: &target.namespace, name: &target.name })
 }
 
-fn edit_pod(door: &mut Door, at: (&str, &str), uid: &str, part: Part, edit: impl FnOnce(&mut Pod)) -> Result<(), ApiError> {
+fn edit_pod(
+    door: &mut Door,
+    at: (&str, &str),
+    uid: &str,
+    part: Part,
+    edit: impl FnOnce(&mut Pod),
+) -> Result<(), ApiError> {
     let change = |pod: &mut Pod| {
         edit(pod);
         // A precondition: another pod may have the name by now.
@@ -185,19 +195,34 @@ fn bind(door: &mut Door, at: (&str, &str), uid: &str, node: &str, now: Timestamp
     })
 }
 
-fn unschedulable(door: &mut Door, at: (&str, &str), uid: &str, message: String, now: Timestamp) -> Result<(), ApiError> {
+fn unschedulable(
+    door: &mut Door,
+    at: (&str, &str),
+    uid: &str,
+    message: String,
+    now: Timestamp,
+) -> Result<(), ApiError> {
     edit_pod(door, at, uid, Part::Status, |pod| {
         let status = pod.status.clone().unwrap_or_default();
         let same = |known: &PodCondition| known.type_ == "PodScheduled" && known.message.as_deref() == Some(&message);
         if !status.conditions.iter().flatten().any(same) {
-            let refused = PodCondition { reason: Some("Unschedulable".into()), message: Some(message), ..condition("PodScheduled", "False", now) };
+            let refused = PodCondition {
+                reason: Some("Unschedulable".into()),
+                message: Some(message),
+                ..condition("PodScheduled", "False", now)
+            };
             pod.status = Some(with(status, refused));
         }
     })
 }
 
 fn condition(type_: &str, status: &str, now: Timestamp) -> PodCondition {
-    PodCondition { type_: type_.into(), status: status.into(), last_transition_time: Some(whole_seconds(now)), ..PodCondition::default() }
+    PodCondition {
+        type_: type_.into(),
+        status: status.into(),
+        last_transition_time: Some(whole_seconds(now)),
+        ..PodCondition::default()
+    }
 }
 
 fn with(mut status: PodStatus, new: PodCondition) -> PodStatus {
@@ -211,7 +236,8 @@ fn with(mut status: PodStatus, new: PodCondition) -> PodStatus {
 fn merged(old: Option<&PodStatus>, mut new: PodStatus) -> PodStatus {
     let own = new.conditions.get_or_insert_default();
     let foreign = old.and_then(|old| old.conditions.as_ref()).into_iter().flatten();
-    let foreign: Vec<PodCondition> = foreign.filter(|other| !own.iter().any(|known| known.type_ == other.type_)).cloned().collect();
+    let foreign: Vec<PodCondition> =
+        foreign.filter(|other| !own.iter().any(|known| known.type_ == other.type_)).cloned().collect();
     own.extend(foreign);
     new
 }
@@ -228,7 +254,8 @@ fn heartbeat(door: &mut Door, name: &str, now: Timestamp) -> Result<(), ApiError
     if known.into_iter().flatten().any(|known| known.type_ == "Ready" && known.status == "True") {
         return Ok(());
     }
-    let verdicts = [("Ready", "True"), ("MemoryPressure", "False"), ("DiskPressure", "False"), ("PIDPressure", "False")];
+    let verdicts =
+        [("Ready", "True"), ("MemoryPressure", "False"), ("DiskPressure", "False"), ("PIDPressure", "False")];
     let conditions = verdicts.map(|(type_, status)| NodeCondition {
         type_: type_.into(),
         status: status.into(),

@@ -32,7 +32,8 @@ impl Users {
     /// Does one thing. What the server refuses is let be: the next thing comes soon.
     pub(crate) fn act(&mut self, door: &mut Door, now: Timestamp, checks: &mut Checks, is_quiet: bool) {
         let deployments = door.all::<Deployment>();
-        let chosen = (!deployments.is_empty()).then(|| deployments[self.rng.random_range(0..deployments.len())].clone());
+        let chosen =
+            (!deployments.is_empty()).then(|| deployments[self.rng.random_range(0..deployments.len())].clone());
         let name = chosen.and_then(|deployment| deployment.metadata.name.clone());
         // In quiet times rollouts are what is looked at most.
         let dice = if is_quiet { self.rng.random_range(3..10) } else { self.rng.random_range(0..12) };
@@ -41,7 +42,8 @@ impl Users {
             (3, Some(name)) => {
                 checks.disturb(&name);
                 let replicas = self.rng.random_range(0..=MOST_REPLICAS);
-                let scale = |deployment: &mut Deployment| deployment.spec.get_or_insert_default().replicas = Some(replicas);
+                let scale =
+                    |deployment: &mut Deployment| deployment.spec.get_or_insert_default().replicas = Some(replicas);
                 drop(door.edit((NAMESPACE, &name), Part::Spec, Durability::Durable, scale));
             }
             (4..=7, Some(name)) => {
@@ -61,11 +63,19 @@ impl Users {
                 }
                 checks.disturb_all();
                 let pod = pods[self.rng.random_range(0..pods.len())].metadata.name.clone().unwrap_or_default();
-                drop(door.delete(Place { kind: Kind::Pod, namespace: NAMESPACE, name: &pod }, &Deletion::default(), now));
+                drop(door.delete(
+                    Place { kind: Kind::Pod, namespace: NAMESPACE, name: &pod },
+                    &Deletion::default(),
+                    now,
+                ));
             }
             (9, Some(name)) => {
                 checks.disturb(&name);
-                drop(door.delete(Place { kind: Kind::Deployment, namespace: NAMESPACE, name: &name }, &Deletion::default(), now));
+                drop(door.delete(
+                    Place { kind: Kind::Deployment, namespace: NAMESPACE, name: &name },
+                    &Deletion::default(),
+                    now,
+                ));
             }
             _ => {
                 let nodes = door.all::<Node>();

@@ -54,7 +54,11 @@ pub struct Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "seed {} at {:?}: {}; again: SIM_SEED={} cargo test -p coracle-sim", self.seed, self.at, self.what, self.seed)
+        write!(
+            f,
+            "seed {} at {:?}: {}; again: SIM_SEED={} cargo test -p coracle-sim",
+            self.seed, self.at, self.what, self.seed
+        )
     }
 }
 
@@ -180,7 +184,9 @@ impl World {
             if looks {
                 match Checks::settled(&self.server.door, &self.nodes) {
                     Ok(()) => return Ok(self.clock.now()),
-                    Err(why) if self.clock.now() > FAULTS + QUIET + SETTLE => return Err(format!("never settled: {why}")),
+                    Err(why) if self.clock.now() > FAULTS + QUIET + SETTLE => {
+                        return Err(format!("never settled: {why}"));
+                    }
                     Err(_) => self.clock.after(Duration::from_secs(5), Event::Look),
                 }
             }
@@ -345,7 +351,9 @@ impl World {
         let now = self.clock.now();
         match peer {
             Peer::Manager => self.manager.iter_mut().for_each(|manager| manager.handle_reply(id, reply.clone(), now)),
-            Peer::Scheduler => self.scheduler.iter_mut().for_each(|scheduler| scheduler.handle_reply(id, reply.clone(), now)),
+            Peer::Scheduler => {
+                self.scheduler.iter_mut().for_each(|scheduler| scheduler.handle_reply(id, reply.clone(), now))
+            }
             Peer::Node(number) => self.nodes[number].handle_reply(id, reply, self.clock.both()),
         }
         self.wake(peer);
@@ -357,7 +365,9 @@ impl World {
         }
         let now = self.clock.now();
         match peer {
-            Peer::Manager => self.manager.iter_mut().for_each(|manager| manager.handle_feed(feed, &self.server.door, now)),
+            Peer::Manager => {
+                self.manager.iter_mut().for_each(|manager| manager.handle_feed(feed, &self.server.door, now))
+            }
             Peer::Scheduler => self.scheduler.iter_mut().for_each(|scheduler| scheduler.handle_feed(feed, now)),
             Peer::Node(number) => self.nodes[number].handle_feed(feed, self.clock.both()),
         }
@@ -506,7 +516,8 @@ impl World {
 
     fn kill_agent(&mut self, number: usize) {
         let survives = self.rng.random_bool(0.5);
-        let there: BTreeSet<PodUid> = self.checks.started().into_iter().filter(|pod| !self.nodes[number].runtime.is_gone(pod)).collect();
+        let there: BTreeSet<PodUid> =
+            self.checks.started().into_iter().filter(|pod| !self.nodes[number].runtime.is_gone(pod)).collect();
         let node = &mut self.nodes[number];
         let mut running: BTreeSet<PodUid> = node.runtime.running().map(|key| key.pod.clone()).collect();
         node.kill();

@@ -17,7 +17,8 @@ fn every_seed_keeps_what_was_promised() {
         Some(seed) => vec![seed],
         None => KEPT.iter().copied().chain(0..number("SIM_SEEDS").unwrap_or(DEFAULT_SEEDS)).collect(),
     };
-    let failures: Vec<String> = seeds.iter().filter_map(|seed| run(*seed).err()).map(|failure| failure.to_string()).collect();
+    let failures: Vec<String> =
+        seeds.iter().filter_map(|seed| run(*seed).err()).map(|failure| failure.to_string()).collect();
     assert!(failures.is_empty(), "{} of {} seeds failed:\n{}", failures.len(), seeds.len(), failures.join("\n"));
 }
 
