@@ -23,7 +23,7 @@ mod time;
 mod version;
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
@@ -109,6 +109,7 @@ fn run(line: Line) -> anyhow::Result<()> {
                 .with_env_filter(
                     tracing_subscriber::EnvFilter::try_from_env("CORACLE_LOG").unwrap_or_else(|_| "warn".into()),
                 )
+                .with_ansi(io::stderr().is_terminal())
                 .with_writer(io::stderr)
                 .init();
             let _ = rustls::crypto::ring::default_provider().install_default();

@@ -154,7 +154,8 @@ mod tests {
     fn what_does_not_fit_is_refused_in_the_kubelets_words() {
         let cpu = |n: &str| json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": n}}}]});
         check(cpu("2"), &[], None);
-        let message = "Pod was rejected: Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000";
+        let message =
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000";
         check(cpu("1500m"), &[pod(cpu("1"))], Some(("OutOfcpu", message)));
         let full = [pod(cpu("0")), pod(cpu("0")), pod(cpu("0"))];
         let message = "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3";
@@ -163,11 +164,14 @@ mod tests {
 
     #[test]
     fn affinity_and_ports_are_checked() {
-        let affinity = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+        let affinity =
+            "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         check(json!({"nodeSelector": {"disk": "hdd"}}), &[], Some(("NodeAffinity", affinity)));
         check(json!({"nodeSelector": {"disk": "ssd"}}), &[], None);
-        let gt = |n: &str| json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
-            {"nodeSelectorTerms": [{"matchExpressions": [{"key": "cores", "operator": "Gt", "values": [n]}]}]}}}});
+        let gt = |n: &str| {
+            json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+            {"nodeSelectorTerms": [{"matchExpressions": [{"key": "cores", "operator": "Gt", "values": [n]}]}]}}}})
+        };
         check(gt("4"), &[], None);
         check(gt("8"), &[], Some(("NodeAffinity", affinity)));
         let ports = json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "hostPort": 80}]}]});

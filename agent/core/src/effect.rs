@@ -1,10 +1,6 @@
 //! What the state machines ask the shell to do. Plain data: whoever carries it out has no choice to make.
 
-use std::{
-    net::IpAddr,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use crate::{
     env::References,

@@ -109,9 +109,9 @@ pub fn resolve(
     add_from(&mut result, namespace, container, sources)?;
     for var in container.env.iter().flatten() {
         let value = match (&var.value, &var.value_from) {
-            (Some(value), _) if !value.is_empty() => Some(expand(value, |name| {
-                result.get(name).or_else(|| services.get(name)).map(str::to_owned)
-            })),
+            (Some(value), _) if !value.is_empty() => {
+                Some(expand(value, |name| result.get(name).or_else(|| services.get(name)).map(str::to_owned)))
+            }
             (_, Some(source)) => one(pod, container, namespace, source, sources, around)?,
             _ => Some(String::new()),
         };

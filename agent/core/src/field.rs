@@ -51,7 +51,12 @@ pub fn field(pod: &Pod, path: &str, around: &Surroundings<'_>) -> Result<String,
 }
 
 /// The value of a `resourceFieldRef`, rounded up to the divisor.
-pub fn resource(pod: &Pod, own: &Container, selector: &ResourceFieldSelector, around: &Surroundings<'_>) -> Result<String, String> {
+pub fn resource(
+    pod: &Pod,
+    own: &Container,
+    selector: &ResourceFieldSelector,
+    around: &Surroundings<'_>,
+) -> Result<String, String> {
     let container = match selector.container_name.as_deref().filter(|name| !name.is_empty()) {
         None => own,
         Some(name) => container(pod, name).ok_or_else(|| format!("container {name} not found"))?,

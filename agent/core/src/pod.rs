@@ -211,10 +211,8 @@ impl PodMachine {
                 }
                 Err(failures) => {
                     for failure in failures {
-                        let message = format!(
-                            "MountVolume.SetUp failed for volume {:?} : {}",
-                            failure.volume, failure.message
-                        );
+                        let message =
+                            format!("MountVolume.SetUp failed for volume {:?} : {}", failure.volume, failure.message);
                         self.event(None, EventKind::Warning, "FailedMount", message);
                     }
                     self.stage = Stage::MountFailed;
@@ -272,12 +270,26 @@ impl PodMachine {
         self.advance(now, around);
     }
 
-    pub(crate) fn handle_probe(&mut self, now: Now, key: &ContainerKey, kind: ProbeKind, outcome: Outcome, around: Surround<'_>) {
+    pub(crate) fn handle_probe(
+        &mut self,
+        now: Now,
+        key: &ContainerKey,
+        kind: ProbeKind,
+        outcome: Outcome,
+        around: Surround<'_>,
+    ) {
         self.probe_done(now, key, kind, outcome);
         self.advance(now, around);
     }
 
-    pub(crate) fn handle_hook(&mut self, now: Now, key: &ContainerKey, kind: HookKind, outcome: Outcome, around: Surround<'_>) {
+    pub(crate) fn handle_hook(
+        &mut self,
+        now: Now,
+        key: &ContainerKey,
+        kind: HookKind,
+        outcome: Outcome,
+        around: Surround<'_>,
+    ) {
         self.hook_done(now, key, kind, outcome);
         self.advance(now, around);
     }
@@ -411,7 +423,8 @@ impl PodMachine {
     /// `name_namespace(uid)`, as the kubelet prints a pod.
     fn printed(&self) -> String {
         let meta = &self.pod.metadata;
-        let (name, namespace) = (meta.name.as_deref().unwrap_or_default(), meta.namespace.as_deref().unwrap_or_default());
+        let (name, namespace) =
+            (meta.name.as_deref().unwrap_or_default(), meta.namespace.as_deref().unwrap_or_default());
         format!("{name}_{namespace}({})", self.uid)
     }
 

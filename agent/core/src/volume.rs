@@ -158,7 +158,8 @@ fn add_config_map(files: &mut Files, name: &str, rule: &Rule<'_>, sources: &Sour
     let Some(map) = sources.config_maps.get(name).and_then(Option::as_deref) else {
         return if rule.optional() { Ok(()) } else { Err(format!("configmap {name:?} not found")) };
     };
-    add_keys(files, rule, &config_data(map)).map_err(|key| format!("configmap references non-existent config key: {key}"))
+    add_keys(files, rule, &config_data(map))
+        .map_err(|key| format!("configmap references non-existent config key: {key}"))
 }
 
 fn add_secret(files: &mut Files, name: &str, rule: &Rule<'_>, sources: &Sources) -> Result<(), String> {
@@ -312,7 +313,8 @@ mod tests {
     fn config_maps_become_files_with_modes() {
         let all = json!({"name": "v", "configMap": {"name": "cm", "defaultMode": 0o400}});
         assert_eq!(files(all), [("a".to_owned(), 0o400), ("b".to_owned(), 0o400)]);
-        let one = json!({"name": "v", "configMap": {"name": "cm", "items": [{"key": "b", "path": "x/y", "mode": 0o600}]}});
+        let one =
+            json!({"name": "v", "configMap": {"name": "cm", "items": [{"key": "b", "path": "x/y", "mode": 0o600}]}});
         assert_eq!(files(one), [("x/y".to_owned(), 0o600)]);
     }
 

@@ -214,10 +214,7 @@ fn crashes_back_off_as_the_kubelet_does() {
     world.seconds(6);
     let main = world.main(&uid);
     assert_eq!(main["state"]["waiting"]["reason"], "CrashLoopBackOff");
-    assert_eq!(
-        main["state"]["waiting"]["message"],
-        "back-off 10s restarting failed container=app pod=p_ns(u1)"
-    );
+    assert_eq!(main["state"]["waiting"]["message"], "back-off 10s restarting failed container=app pod=p_ns(u1)");
     assert_eq!(main["lastState"]["terminated"]["exitCode"], 3);
     assert_eq!(main["lastState"]["terminated"]["reason"], "Error");
     assert_eq!(main["restartCount"], 1);
@@ -260,8 +257,13 @@ fn init_containers_run_in_order_and_sidecars_outlive_the_rest() {
             {"name": "i2", "image": "init"},
             {"name": "s2", "image": "side", "restartPolicy": "Always"}],
         "containers": [{"name": "app", "image": "main"}]});
-    world.fake.set_behaviour("main", Behaviour { life: Life::Ends {
-        after: Duration::from_secs(10), code: 0, reason: ExitReason::Completed }, ..Behaviour::default() });
+    world.fake.set_behaviour(
+        "main",
+        Behaviour {
+            life: Life::Ends { after: Duration::from_secs(10), code: 0, reason: ExitReason::Completed },
+            ..Behaviour::default()
+        },
+    );
     let uid = world.set(pod(spec));
     assert_eq!(world.main(&uid)["state"]["waiting"]["reason"], "PodInitializing");
     assert_eq!(world.condition(&uid, "Initialized")["message"], "containers with incomplete status: [i1 s1 i2 s2]");

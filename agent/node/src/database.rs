@@ -53,7 +53,8 @@ impl Database {
         connection.execute_batch(SCHEMA).map_err(error)?;
         let recorded = load(&connection).map_err(error)?;
         let (queue, records) = sync_channel(QUEUE);
-        let spawned = thread::Builder::new().name("agent-records".into()).spawn(move || write_all(connection, &records));
+        let spawned =
+            thread::Builder::new().name("agent-records".into()).spawn(move || write_all(connection, &records));
         spawned.map_err(|source| NodeError::Directory { path: path.to_owned(), source })?;
         Ok((Self { queue }, recorded))
     }

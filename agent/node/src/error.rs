@@ -16,7 +16,9 @@ pub enum NodeError {
         source: io::Error,
     },
     /// The agent's own records cannot be read.
-    #[error("the agent's database {path} cannot be used: {source}; stop the agent and move the file away to start without it")]
+    #[error(
+        "the agent's database {path} cannot be used: {source}; stop the agent and move the file away to start without it"
+    )]
     Database {
         /// Which file.
         path: PathBuf,

@@ -130,9 +130,12 @@ impl EventLoop {
         let timer = self.agent.poll_timeout().map(|at| self.started + at);
         let gate = (!self.state.open).then(|| self.started + SERVICES_WAIT);
         let wall = Timestamp::now();
-        let renewal = self.state.renewals.values().min().map(|at| {
-            Instant::now() + Duration::try_from(at.duration_since(wall)).unwrap_or_default()
-        });
+        let renewal = self
+            .state
+            .renewals
+            .values()
+            .min()
+            .map(|at| Instant::now() + Duration::try_from(at.duration_since(wall)).unwrap_or_default());
         [timer, gate, renewal].into_iter().flatten().min()
     }
 
@@ -311,7 +314,8 @@ impl EventLoop {
             if uses(&volume::references(pod)) {
                 mounted.push(uid.clone());
             }
-            let containers = pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+            let containers =
+                pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
             if containers.into_iter().any(|container| uses(&references(container))) {
                 waiting.push(uid.clone());
             }
@@ -455,7 +459,9 @@ impl EventLoop {
     }
 
     fn write_status(&mut self, uid: PodUid) {
-        let (Some(pod), Some(status)) = (self.agent.pod(&uid).cloned(), self.agent.status(&uid).cloned()) else { return };
+        let (Some(pod), Some(status)) = (self.agent.pod(&uid).cloned(), self.agent.status(&uid).cloned()) else {
+            return;
+        };
         self.views.set(&pod, &status);
         let old = self.state.written.get(&uid).cloned().unwrap_or_default();
         let Some(patch) = crate::patch::status_patch(&uid, &old, &status) else { return };

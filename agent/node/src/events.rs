@@ -88,7 +88,8 @@ impl Writer {
         }
         let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        let key = Key { uid, field_path: event.field_path.clone(), reason: event.reason, message: event.message.clone() };
+        let key =
+            Key { uid, field_path: event.field_path.clone(), reason: event.reason, message: event.message.clone() };
         let now = Timestamp::now();
         if let Some(seen) = self.seen.get_mut(&key) {
             let second = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();

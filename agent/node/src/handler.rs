@@ -106,7 +106,8 @@ impl Handler {
     fn no_session(&self, what: &str) -> Refused {
         use coracle_agent_core::workload::Feature;
         let feature = if what == "exec" { Feature::Exec } else { Feature::Attach };
-        let WorkloadError::Unsupported { message } = WorkloadError::unsupported(&self.inner.wasm.info().name, feature) else {
+        let WorkloadError::Unsupported { message } = WorkloadError::unsupported(&self.inner.wasm.info().name, feature)
+        else {
             return Refused::bad("not supported");
         };
         Refused::bad(message)
@@ -128,7 +129,8 @@ impl Handler {
         let Ok(permit) = READERS.try_acquire() else {
             return Err(Refused(StatusCode::TOO_MANY_REQUESTS, "too many logs are being read on this node".into()));
         };
-        let (views, place, container) = (self.inner.views.clone(), (namespace.to_owned(), name.to_owned()), container.to_owned());
+        let (views, place, container) =
+            (self.inner.views.clone(), (namespace.to_owned(), name.to_owned()), container.to_owned());
         let goes_on = move || {
             let view = views.get(&place.0, &place.1).filter(|view| view.pod.metadata.uid.as_deref() == Some(&uid));
             view.as_ref().and_then(|view| view.container(&container)).is_some_and(|status| {
@@ -193,7 +195,10 @@ fn attempt(view: &View, pod: &str, container: &str, previous: bool) -> Result<u3
     match waiting {
         Some((reason, message)) if !has_run => Err(Refused::bad(match reason.as_str() {
             "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => {
-                format!("container {container:?} in pod {pod:?} is waiting to start: {}", why_no_image(&reason, &message))
+                format!(
+                    "container {container:?} in pod {pod:?} is waiting to start: {}",
+                    why_no_image(&reason, &message)
+                )
             }
             _ => format!("container {container:?} in pod {pod:?} is waiting to start: {reason}"),
         })),
@@ -282,7 +287,9 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
 
     fn check(status: Value, previous: bool, expect: Result<u32, &str>) {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}})).unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}}))
+                .unwrap();
         let status = serde_json::from_value(json!({"containerStatuses": [status]})).unwrap();
         let view = View { pod: Arc::new(pod), status };
         let got = attempt(&view, "p", "c", previous).map_err(|refused| refused.1);
@@ -291,9 +298,7 @@ mod tests {
 
     #[test]
     fn the_run_is_chosen_as_the_kubelet_chooses() {
-        let base = |count: i32, state: Value, last: Value| {
-            json!({"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": count, "state": state, "lastState": last})
-        };
+        let base = |count: i32, state: Value, last: Value| json!({"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": count, "state": state, "lastState": last});
         let running = || json!({"running": {}});
         let ended = || json!({"terminated": {"exitCode": 1}});
         let wait = |reason: &str| json!({"waiting": {"reason": reason}});

@@ -189,9 +189,7 @@ impl Node {
         let handler = Handler::new(inner);
         let recording = Box::pin(recording);
         let ready = is_ready;
-        Ok(Self {
-            event_loop, registrar, handler, listener, recording, network, ready, runtime, data_dir, tasks, stop,
-        })
+        Ok(Self { event_loop, registrar, handler, listener, recording, network, ready, runtime, data_dir, tasks, stop })
     }
 
     /// The node's API: logs, pods, images.
@@ -222,7 +220,13 @@ impl Node {
     }
 }
 
-fn facts(config: &NodeConfig, node: &k8s_openapi::api::core::v1::Node, machine: &Machine, log_dir: PathBuf, pods_dir: PathBuf) -> NodeFacts {
+fn facts(
+    config: &NodeConfig,
+    node: &k8s_openapi::api::core::v1::Node,
+    machine: &Machine,
+    log_dir: PathBuf,
+    pods_dir: PathBuf,
+) -> NodeFacts {
     NodeFacts {
         name: config.name.clone(),
         ips: vec![machine.address],

@@ -8,12 +8,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::{
-    fs::File,
-    io::AsyncReadExt,
-    sync::mpsc,
-    time::sleep,
-};
+use tokio::{fs::File, io::AsyncReadExt, sync::mpsc, time::sleep};
 
 use self::{
     entry::{Entry, Lines},

@@ -90,9 +90,10 @@ fn text(path: &str) -> String {
 }
 
 fn pairs(text: &str, separator: char) -> BTreeMap<String, String> {
-    let pair = |line: &str| line.split_once(separator).map(|(key, value)| {
-        (key.trim().to_owned(), value.trim().trim_matches('"').to_owned())
-    });
+    let pair = |line: &str| {
+        line.split_once(separator)
+            .map(|(key, value)| (key.trim().to_owned(), value.trim().trim_matches('"').to_owned()))
+    };
     text.lines().filter_map(pair).collect()
 }
 

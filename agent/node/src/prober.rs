@@ -54,7 +54,9 @@ impl Prober {
             match target {
                 Target::Tcp { host, port } => connect(host, *port).await.map(drop),
                 Target::Http { .. } => self.http(target).await,
-                Target::Grpc { host, port, service } => grpc::check(connect(host, *port).await?, host, *port, service).await,
+                Target::Grpc { host, port, service } => {
+                    grpc::check(connect(host, *port).await?, host, *port, service).await
+                }
             }
         };
         match timeout(limit, work).await {
@@ -94,7 +96,8 @@ async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>, url: &str) -> Re
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| get_failed(url, &error))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| get_failed(url, &error))?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| get_failed(url, &error))?;
         let status = response.status();
@@ -119,11 +122,8 @@ where
 
 fn request(host: &str, port: u16, path: &str, headers: &[(String, String)]) -> Result<Request<Empty<Bytes>>, Failed> {
     let error = |error: &dyn std::fmt::Display| Failed::Error(error.to_string());
-    let mut request = Request::builder()
-        .method(Method::GET)
-        .uri(path)
-        .body(Empty::new())
-        .map_err(|wrong| error(&wrong))?;
+    let mut request =
+        Request::builder().method(Method::GET).uri(path).body(Empty::new()).map_err(|wrong| error(&wrong))?;
     let defaults = [
         (header::HOST, format!("{}:{port}", bracketed(host))),
         (header::USER_AGENT, "kube-probe/1.36".to_owned()),
@@ -159,7 +159,10 @@ fn timed_out(target: &Target, limit: Duration) -> String {
         ),
         Target::Tcp { host, port } => format!("dial tcp {}:{port}: i/o timeout", bracketed(host)),
         Target::Grpc { host, port, .. } => {
-            format!("timeout: failed to connect service \"{}:{port}\" within {limit:?}: context deadline exceeded", bracketed(host))
+            format!(
+                "timeout: failed to connect service \"{}:{port}\" within {limit:?}: context deadline exceeded",
+                bracketed(host)
+            )
         }
     }
 }

@@ -67,7 +67,12 @@ struct Inner {
 }
 
 impl Lookup {
-    pub(crate) fn new(client: Client, changes: mpsc::Sender<Changed>, tasks: TaskTracker, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        changes: mpsc::Sender<Changed>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         let (config_maps, secrets) = (Mutex::default(), Mutex::default());
         Self { inner: Arc::new(Inner { client, changes, tasks, stop, config_maps, secrets }) }
     }

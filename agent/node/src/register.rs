@@ -23,7 +23,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{NodeConfig, machine::{self, Machine}};
+use crate::{
+    NodeConfig,
+    machine::{self, Machine},
+};
 
 /// Time between renewals: a quarter of the Lease's duration, as the kubelet does.
 const RENEW: Duration = Duration::from_secs(10);
@@ -55,12 +58,7 @@ pub(crate) struct Registrar {
 }
 
 impl Registrar {
-    pub(crate) fn new(
-        config: &NodeConfig,
-        node: Node,
-        runtime: Arc<dyn Workload>,
-        ready: watch::Sender<bool>,
-    ) -> Self {
+    pub(crate) fn new(config: &NodeConfig, node: Node, runtime: Arc<dyn Workload>, ready: watch::Sender<bool>) -> Self {
         let data_dir = config.data_dir.clone();
         let client = config.client.clone();
         Self { client, node, runtime, data_dir, ready, sent: None, conditions: BTreeMap::new() }
@@ -161,10 +159,8 @@ impl Registrar {
     fn status(&mut self, images: &[ImageInfo]) -> Value {
         self.judge(Timestamp::now());
         let mut status = json!(self.node.status);
-        status["images"] = images
-            .iter()
-            .map(|image| json!({"names": image.names, "sizeBytes": image.size_bytes}))
-            .collect();
+        status["images"] =
+            images.iter().map(|image| json!({"names": image.names, "sizeBytes": image.size_bytes})).collect();
         let verdicts: BTreeMap<_, _> = self.conditions.iter().map(|(name, c)| (*name, c.status.clone())).collect();
         status["conditions"] = json!(verdicts);
         status
@@ -172,16 +168,34 @@ impl Registrar {
 
     fn judge(&mut self, now: Timestamp) {
         let memory = machine::memory_available_bytes().is_some_and(|bytes| bytes < MEMORY_PRESSURE_BYTES);
-        let disk = machine::disk(&self.data_dir)
-            .is_some_and(|(total, free)| u128::from(free) * 100 < u128::from(total) * u128::from(DISK_PRESSURE_PERCENT));
+        let disk = machine::disk(&self.data_dir).is_some_and(|(total, free)| {
+            u128::from(free) * 100 < u128::from(total) * u128::from(DISK_PRESSURE_PERCENT)
+        });
         let verdicts = [
-            ("MemoryPressure", memory, ["KubeletHasSufficientMemory", "KubeletHasInsufficientMemory"],
-                ["kubelet has sufficient memory available", "kubelet has insufficient memory available"]),
-            ("DiskPressure", disk, ["KubeletHasNoDiskPressure", "KubeletHasDiskPressure"],
-                ["kubelet has no disk pressure", "kubelet has disk pressure"]),
-            ("PIDPressure", false, ["KubeletHasSufficientPID", "KubeletHasInsufficientPID"],
-                ["kubelet has sufficient PID available", "kubelet has insufficient PID available"]),
-            ("Ready", true, ["KubeletNotReady", "KubeletReady"], ["kubelet is not ready", "kubelet is posting ready status"]),
+            (
+                "MemoryPressure",
+                memory,
+                ["KubeletHasSufficientMemory", "KubeletHasInsufficientMemory"],
+                ["kubelet has sufficient memory available", "kubelet has insufficient memory available"],
+            ),
+            (
+                "DiskPressure",
+                disk,
+                ["KubeletHasNoDiskPressure", "KubeletHasDiskPressure"],
+                ["kubelet has no disk pressure", "kubelet has disk pressure"],
+            ),
+            (
+                "PIDPressure",
+                false,
+                ["KubeletHasSufficientPID", "KubeletHasInsufficientPID"],
+                ["kubelet has sufficient PID available", "kubelet has insufficient PID available"],
+            ),
+            (
+                "Ready",
+                true,
+                ["KubeletNotReady", "KubeletReady"],
+                ["kubelet is not ready", "kubelet is posting ready status"],
+            ),
         ];
         for (name, holds, reasons, messages) in verdicts {
             let status = if holds { "True" } else { "False" };
@@ -200,10 +214,8 @@ impl Registrar {
     }
 
     fn conditions(&self, now: Timestamp) -> Vec<NodeCondition> {
-        let beat = |condition: &NodeCondition| NodeCondition {
-            last_heartbeat_time: Some(Time(now)),
-            ..condition.clone()
-        };
+        let beat =
+            |condition: &NodeCondition| NodeCondition { last_heartbeat_time: Some(Time(now)), ..condition.clone() };
         self.conditions.values().map(beat).collect()
     }
 }

@@ -68,7 +68,8 @@ impl Volumes {
         let sources = match self.lookup.find(namespace, &volume::references(pod)).await {
             Ok(sources) => sources,
             Err(error) => {
-                let failure = |volume: &Volume| MountFailure { volume: volume.name.clone(), message: error.to_string() };
+                let failure =
+                    |volume: &Volume| MountFailure { volume: volume.name.clone(), message: error.to_string() };
                 return Mounted { result: Err(volumes.iter().map(failure).collect()), renew_at };
             }
         };
@@ -195,7 +196,9 @@ fn host_path(path: &Path, kind: HostPathKind) -> io::Result<PathBuf> {
     let is = |check: fn(&fs::FileType) -> bool| found.as_ref().is_some_and(check);
     match kind {
         HostPathKind::Any => {}
-        HostPathKind::Directory | HostPathKind::DirectoryOrCreate if !is(fs::FileType::is_dir) => return refused("directory"),
+        HostPathKind::Directory | HostPathKind::DirectoryOrCreate if !is(fs::FileType::is_dir) => {
+            return refused("directory");
+        }
         HostPathKind::File | HostPathKind::FileOrCreate if !is(fs::FileType::is_file) => return refused("file"),
         HostPathKind::Socket if !is(FileTypeExt::is_socket) => return refused("socket file"),
         HostPathKind::CharDevice if !is(FileTypeExt::is_char_device) => return refused("character device"),

@@ -45,9 +45,10 @@ impl Nft {
         let table = config.nft_table.clone();
         run("nft", &["-f", "-"], Some(&skeleton(&table))).await?;
         // Without a route to the range a connection fails before it meets the table.
-        let route: Vec<String> = [&config.service_range.to_string(), "dev", "lo", "src", &config.node_address.to_string()]
-            .map(ToString::to_string)
-            .into();
+        let route: Vec<String> =
+            [&config.service_range.to_string(), "dev", "lo", "src", &config.node_address.to_string()]
+                .map(ToString::to_string)
+                .into();
         let mut add = vec!["route", "replace"];
         add.extend(route.iter().map(String::as_str));
         if let Err(error) = run("ip", &add, None).await {
@@ -157,11 +158,8 @@ fn elements(out: &mut String, verb: &str, table: &str, frontend: Frontend, backe
         let _ = writeln!(out, "{verb} element ip {table} {refused} {{ {key} }}");
         return;
     }
-    let list: Vec<String> = backends
-        .iter()
-        .enumerate()
-        .map(|(i, b)| format!("{key} . {i:#010x} : {} . {}", b.ip(), b.port()))
-        .collect();
+    let list: Vec<String> =
+        backends.iter().enumerate().map(|(i, b)| format!("{key} . {i:#010x} : {} . {}", b.ip(), b.port())).collect();
     let map_line = format!("{verb} element ip {table} {map} {{ {key} : goto {chain}_{} }}\n", backends.len());
     let backend_line = format!("{verb} element ip {table} {backend_map} {{ {} }}\n", list.join(", "));
     // Within a transaction order only matters for names; this one reads well in `nft monitor`.
@@ -178,7 +176,9 @@ async fn run(tool: &'static str, arguments: &[&str], input: Option<&str>) -> Res
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|e| if e.kind() == std::io::ErrorKind::NotFound { NftError::Missing(tool) } else { refused(e.to_string()) })?;
+        .map_err(|e| {
+            if e.kind() == std::io::ErrorKind::NotFound { NftError::Missing(tool) } else { refused(e.to_string()) }
+        })?;
     if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
         stdin.write_all(text.as_bytes()).await.map_err(|e| refused(e.to_string()))?;
     }

@@ -63,9 +63,7 @@ pub fn frontends<'a>(
     }
     let cluster_ips = addresses(spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip));
     let ingress = service.status.iter().flat_map(|s| s.load_balancer.iter()).flat_map(|l| l.ingress.iter().flatten());
-    let external = addresses(
-        spec.external_ips.iter().flatten().chain(ingress.filter_map(|i| i.ip.as_ref())),
-    );
+    let external = addresses(spec.external_ips.iter().flatten().chain(ingress.filter_map(|i| i.ip.as_ref())));
     let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
     let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
     for port in spec.ports.iter().flatten() {
@@ -105,7 +103,8 @@ fn backends<'a>(
                     && Protocol::parse(p.protocol.as_deref()) == Some(protocol)
             });
             let numbers: Vec<u16> = numbers.filter_map(|p| u16::try_from(p.port?).ok()).collect();
-            for endpoint in slice.endpoints.iter().flatten().filter(|e| is_here(e, only_node) && wanted(&conditions(e))) {
+            for endpoint in slice.endpoints.iter().flatten().filter(|e| is_here(e, only_node) && wanted(&conditions(e)))
+            {
                 let ips = endpoint.addresses.iter().filter_map(|a| a.parse::<Ipv4Addr>().ok());
                 out.extend(ips.flat_map(|ip| numbers.iter().map(move |n| SocketAddrV4::new(ip, *n))));
             }
@@ -113,11 +112,8 @@ fn backends<'a>(
         out
     };
     let ready = collect(|c| c.ready != Some(false));
-    let chosen = if ready.is_empty() {
-        collect(|c| c.serving == Some(true) && c.terminating == Some(true))
-    } else {
-        ready
-    };
+    let chosen =
+        if ready.is_empty() { collect(|c| c.serving == Some(true) && c.terminating == Some(true)) } else { ready };
     chosen.into_iter().collect()
 }
 
@@ -131,11 +127,7 @@ fn is_here(endpoint: &Endpoint, only_node: Option<&str>) -> bool {
 
 impl Table {
     /// Puts what one Service wants in the place of what it had, and gives the changes.
-    pub fn replace(
-        &mut self,
-        had: &BTreeSet<Frontend>,
-        wants: &BTreeMap<Frontend, Vec<SocketAddrV4>>,
-    ) -> Vec<Change> {
+    pub fn replace(&mut self, had: &BTreeSet<Frontend>, wants: &BTreeMap<Frontend, Vec<SocketAddrV4>>) -> Vec<Change> {
         let mut changes = Vec::new();
         for frontend in had.iter().filter(|f| !wants.contains_key(f)) {
             if let Some(before) = self.0.remove(frontend) {
@@ -195,7 +187,8 @@ mod tests {
 
     #[test]
     fn terminating_endpoints_serve_when_nothing_else_does() {
-        let leaving = json!({"addresses": ["10.42.0.2"], "conditions": {"ready": false, "serving": true, "terminating": true}});
+        let leaving =
+            json!({"addresses": ["10.42.0.2"], "conditions": {"ready": false, "serving": true, "terminating": true}});
         let last: &[&str] = &["10.42.0.2:8080"];
         check(service(json!({})), slice(json!([leaving])), &[(VIP, last), (PORT, last)]);
         let ready = json!({"addresses": ["10.42.0.9"], "conditions": {"ready": true}});

@@ -130,8 +130,7 @@ impl Known {
         for key in gone.into_iter().chain(present) {
             let none = HashMap::new();
             let slices = self.slices.get(&key).unwrap_or(&none);
-            let wants =
-                self.services.get(&key).map(|s| frontends(s, slices.values(), node)).unwrap_or_default();
+            let wants = self.services.get(&key).map(|s| frontends(s, slices.values(), node)).unwrap_or_default();
             let had = self.placed.remove(&key).unwrap_or_default();
             out.extend(self.table.replace(&had, &wants));
             if !wants.is_empty() {

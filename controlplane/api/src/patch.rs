@@ -10,7 +10,7 @@ mod tests;
 pub use diff::{three_way, three_way_merge, two_way, two_way_merge};
 pub use strategic::{strategic_merge, strategic_merge_named};
 
-use json_patch::{PatchOperation, PatchErrorKind};
+use json_patch::{PatchErrorKind, PatchOperation};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusDetails;
 use serde_json::{Map, Value};
 
@@ -75,7 +75,8 @@ pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
     let mut copied = 0;
     for operation in operations {
         if !operation.is_object() {
-            let message = format!("json: cannot unmarshal {} into Go value of type jsonpatch.Operation", go_kind(operation));
+            let message =
+                format!("json: cannot unmarshal {} into Go value of type jsonpatch.Operation", go_kind(operation));
             return Err(PatchError::Malformed(message));
         }
         let operation: PatchOperation =

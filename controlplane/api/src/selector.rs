@@ -76,8 +76,7 @@ impl Selector {
     /// Each label has exactly this value.
     #[must_use]
     pub fn from_map(map: &BTreeMap<String, String>) -> Self {
-        let requirements =
-            map.iter().map(|(k, v)| Requirement::In(k.clone(), BTreeSet::from([v.clone()]))).collect();
+        let requirements = map.iter().map(|(k, v)| Requirement::In(k.clone(), BTreeSet::from([v.clone()]))).collect();
         Self { requirements, nothing: false }
     }
 
@@ -209,10 +208,8 @@ mod parse {
                 (Some(b'>'), _) => (Token::Greater, 1),
                 (Some(b'<'), _) => (Token::Less, 1),
                 _ => {
-                    let end = self
-                        .rest
-                        .find(|c: char| c.is_whitespace() || ",()=!<>".contains(c))
-                        .unwrap_or(self.rest.len());
+                    let end =
+                        self.rest.find(|c: char| c.is_whitespace() || ",()=!<>".contains(c)).unwrap_or(self.rest.len());
                     (Token::Word(&self.rest[..end]), end)
                 }
             };
@@ -297,9 +294,9 @@ mod parse {
 
         fn number(&mut self) -> Result<i64, String> {
             match self.next() {
-                Token::Word(word) => word
-                    .parse()
-                    .map_err(|_| "for 'Gt', 'Lt' operators, the value must be an integer".to_owned()),
+                Token::Word(word) => {
+                    word.parse().map_err(|_| "for 'Gt', 'Lt' operators, the value must be an integer".to_owned())
+                }
                 _ => Err(self.unexpected("identifier")),
             }
         }
@@ -434,10 +431,27 @@ mod tests {
     fn label_selectors_select() {
         let l = labels(&[("app", "web"), ("tier", "front"), ("n", "5"), ("empty", "")]);
         let cases = [
-            ("", true), ("app=web", true), ("app==web", true), ("app!=web", false), ("app=db", false), ("other!=x", true),
-            ("app in (db, web)", true), ("app notin (db,web)", false), ("none notin (a)", true), ("app", true), ("!app", false),
-            ("! none", true), ("app=web,tier=front", true), ("app=web , tier=back", false), ("n>4", true), ("n<5", false),
-            ("app>1", false), ("empty=", true), ("empty", true), ("x.io/y", false), ("in in (in)", false),
+            ("", true),
+            ("app=web", true),
+            ("app==web", true),
+            ("app!=web", false),
+            ("app=db", false),
+            ("other!=x", true),
+            ("app in (db, web)", true),
+            ("app notin (db,web)", false),
+            ("none notin (a)", true),
+            ("app", true),
+            ("!app", false),
+            ("! none", true),
+            ("app=web,tier=front", true),
+            ("app=web , tier=back", false),
+            ("n>4", true),
+            ("n<5", false),
+            ("app>1", false),
+            ("empty=", true),
+            ("empty", true),
+            ("x.io/y", false),
+            ("in in (in)", false),
         ];
         for (text, expected) in cases {
             assert_eq!(Selector::parse(text).map(|s| s.matches(&l)), Ok(expected), "{text}");
@@ -454,7 +468,8 @@ mod tests {
             "c" => Some("p,q"),
             _ => None,
         };
-        let cases = [("", true), ("a.b=x", true), ("a.b!=x", false), ("a.b==y", false), ("z=", true), ("c=p\\,q", true)];
+        let cases =
+            [("", true), ("a.b=x", true), ("a.b!=x", false), ("a.b==y", false), ("z=", true), ("c=p\\,q", true)];
         for (text, expected) in cases {
             assert_eq!(FieldSelector::parse(text).map(|s| s.matches(get)), Ok(expected), "{text}");
         }

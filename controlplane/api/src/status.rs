@@ -176,8 +176,7 @@ impl ApiError {
     /// 409 of an update with an old resource version.
     #[must_use]
     pub fn modified(resource: ResourceName<'_>, name: &str) -> Self {
-        const WHY: &str =
-            "the object has been modified; please apply your changes to the latest version and try again";
+        const WHY: &str = "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(resource, name, WHY)
     }
 
@@ -242,7 +241,8 @@ impl ApiError {
     /// 405 for a method that no verb of the path uses.
     #[must_use]
     pub fn method_not_known() -> Self {
-        let mut error = Self::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource");
+        let mut error =
+            Self::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource");
         error.details = Some(Box::default());
         error
     }
@@ -250,10 +250,7 @@ impl ApiError {
     /// 406.
     #[must_use]
     pub fn not_acceptable(supported: &str) -> Self {
-        Self::new(
-            Reason::NotAcceptable,
-            format!("only the following media types are accepted: {supported}"),
-        )
+        Self::new(Reason::NotAcceptable, format!("only the following media types are accepted: {supported}"))
     }
 
     /// 415.

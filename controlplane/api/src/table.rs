@@ -19,11 +19,29 @@ pub struct Column {
 
 impl Column {
     /// The column that names the object.
-    pub const NAME: Self = Self { name: "Name", type_: "string", format: "name", description: "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically.", priority: 0 };
+    pub const NAME: Self = Self {
+        name: "Name",
+        type_: "string",
+        format: "name",
+        description: "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically.",
+        priority: 0,
+    };
     /// The age of the object.
-    pub const AGE: Self = Self { name: "Age", type_: "string", format: "", description: "How long ago the object was created.", priority: 0 };
+    pub const AGE: Self = Self {
+        name: "Age",
+        type_: "string",
+        format: "",
+        description: "How long ago the object was created.",
+        priority: 0,
+    };
     /// The creation time, for kinds with no printer of their own.
-    pub const CREATED_AT: Self = Self { name: "Created At", type_: "date", format: "", description: "When the object was created.", priority: 0 };
+    pub const CREATED_AT: Self = Self {
+        name: "Created At",
+        type_: "date",
+        format: "",
+        description: "When the object was created.",
+        priority: 0,
+    };
 
     /// A text that is always shown.
     #[must_use]
@@ -87,9 +105,20 @@ mod tests {
     #[test]
     fn durations_are_kubectls() {
         let cases = [
-            (-5, "<invalid>"), (0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (600, "10m"), (3 * 3600, "3h"),
-            (3 * 3600 + 120, "3h2m"), (8 * 3600 + 60, "8h"), (2 * 86400, "2d"), (2 * 86400 + 7200, "2d2h"),
-            (8 * 86400, "8d"), (800 * 86400, "2y70d"), (9 * 365 * 86400, "9y"),
+            (-5, "<invalid>"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (600, "10m"),
+            (3 * 3600, "3h"),
+            (3 * 3600 + 120, "3h2m"),
+            (8 * 3600 + 60, "8h"),
+            (2 * 86400, "2d"),
+            (2 * 86400 + 7200, "2d2h"),
+            (8 * 86400, "8d"),
+            (800 * 86400, "2y70d"),
+            (9 * 365 * 86400, "9y"),
         ];
         for (seconds, text) in cases {
             assert_eq!(human_duration(seconds), text);

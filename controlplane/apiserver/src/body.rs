@@ -81,10 +81,7 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = StreamError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         match &mut self.0 {
             Inner::Pieces(pieces, left) => Poll::Ready(pieces.pop_front().map(|piece| {
                 *left -= piece.len() as u64;

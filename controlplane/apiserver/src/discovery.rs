@@ -68,7 +68,9 @@ impl Group {
         let (_, kinds) = self.versions.iter().find(|(v, _)| *v == version).ok_or_else(ApiError::no_such_path)?;
         let group_version = if self.name.is_empty() { version.to_owned() } else { format!("{}/{version}", self.name) };
         let resources: Vec<Value> = kinds.iter().flat_map(|k| resources_of(k)).collect();
-        Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}))
+        Ok(
+            json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
+        )
     }
 
     fn aggregated(&self) -> Value {
@@ -94,7 +96,10 @@ fn verbs(kind: &Kind) -> &'static [&'static str] {
 }
 
 /// Group, version, kind and verbs of a subresource's own body.
-fn subresource(kind: &Kind, subresource: Subresource) -> (&'static str, &'static str, &'static str, &'static [&'static str]) {
+fn subresource(
+    kind: &Kind,
+    subresource: Subresource,
+) -> (&'static str, &'static str, &'static str, &'static [&'static str]) {
     match subresource {
         Subresource::Scale => ("autoscaling", "v1", "Scale", &["get", "patch", "update"]),
         Subresource::Binding => ("", "v1", "Binding", &["create"]),
@@ -202,7 +207,9 @@ pub(crate) async fn answer(
         [] => value(&root(api))?,
         ["version"] => value(&version())?,
         [check @ ("healthz" | "livez" | "readyz"), rest @ ..] => health(api, check, rest, query),
-        ["metrics"] => text("application/openmetrics-text; version=1.0.0; charset=utf-8", api.metrics.page(&api.store)?),
+        ["metrics"] => {
+            text("application/openmetrics-text; version=1.0.0; charset=utf-8", api.metrics.page(&api.store)?)
+        }
         ["api"] if aggregated(head) => groups(api, |g| g.name.is_empty())?,
         ["apis"] if aggregated(head) => groups(api, |g| !g.name.is_empty())?,
         ["api"] => value(&json!({
@@ -251,8 +258,7 @@ fn groups(api: &ApiServer, wanted: impl Fn(&Group) -> bool) -> Result<Response<B
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
     });
     let mut response = value(&document)?;
-    let media =
-        http::HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    let media = http::HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
     response.headers_mut().insert(header::CONTENT_TYPE, media);
     response.headers_mut().append(header::VARY, http::HeaderValue::from_static("Accept"));
     Ok(response)
@@ -341,9 +347,7 @@ fn open_api(rest: &[&str], query: &Query) -> Result<Response<Body>, ApiError> {
     let bytes = match rest {
         ["v2"] => openapi::v2(coracle_api::KINDS),
         ["v3"] => openapi::v3_index(coracle_api::KINDS),
-        ["v3", path @ ..] => {
-            openapi::v3(&path.join("/"), coracle_api::KINDS).ok_or_else(ApiError::no_such_path)?
-        }
+        ["v3", path @ ..] => openapi::v3(&path.join("/"), coracle_api::KINDS).ok_or_else(ApiError::no_such_path)?,
         _ => return Err(ApiError::no_such_path()),
     };
     let mut response = render::json(StatusCode::OK, Body::full(Bytes::from(bytes)));

@@ -131,11 +131,7 @@ async fn connection(api: Arc<ApiServer>, acceptor: TlsAcceptor, stream: TcpStrea
         async move { Ok::<Response<Body>, std::convert::Infallible>(api.handle(request, caller).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEADER_BYTES);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEADER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -15,7 +15,8 @@ const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// A name from `generateName`.
 pub(crate) fn generated_name(base: &str, rng: &mut impl Rng) -> String {
-    let cut = base.char_indices().map(|(i, c)| i + c.len_utf8()).take_while(|end| *end <= MAX_GENERATE_NAME_BASE).last();
+    let cut =
+        base.char_indices().map(|(i, c)| i + c.len_utf8()).take_while(|end| *end <= MAX_GENERATE_NAME_BASE).last();
     let mut name = base[..cut.unwrap_or(0)].to_owned();
     for _ in 0..SUFFIX_LENGTH {
         name.push(char::from(SUFFIX_LETTERS[rng.random_range(0..SUFFIX_LETTERS.len())]));

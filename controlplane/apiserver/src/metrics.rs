@@ -63,21 +63,13 @@ impl Default for Metrics {
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register("apiserver_request", "Requests by verb, resource and HTTP code", requests.clone());
         const BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 5.0];
-        let durations =
-            Family::<DurationLabels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS));
+        let durations = Family::<DurationLabels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS));
         registry.register(
             "apiserver_request_duration_seconds",
             "Time from the head of a request to the head of its answer",
             durations.clone(),
         );
-        Self {
-            registry,
-            requests,
-            durations,
-            reads: Arc::default(),
-            writes: Arc::default(),
-            watches: Arc::default(),
-        }
+        Self { registry, requests, durations, reads: Arc::default(), writes: Arc::default(), watches: Arc::default() }
     }
 }
 
@@ -115,7 +107,16 @@ impl Metrics {
         let (verb, labels) = match &seen.0 {
             Some((verb, group, resource, subresource)) if status != StatusCode::NOT_FOUND => {
                 let verb = verb.as_str().to_ascii_uppercase();
-                (verb.clone(), RequestLabels { verb, group: group.clone(), resource: resource.clone(), subresource: subresource.clone(), code })
+                (
+                    verb.clone(),
+                    RequestLabels {
+                        verb,
+                        group: group.clone(),
+                        resource: resource.clone(),
+                        subresource: subresource.clone(),
+                        code,
+                    },
+                )
             }
             _ => {
                 let verb = match *method {
@@ -127,7 +128,10 @@ impl Metrics {
                     _ => "OTHER",
                 };
                 let none = String::new;
-                (verb.to_owned(), RequestLabels { verb: verb.to_owned(), group: none(), resource: none(), subresource: none(), code })
+                (
+                    verb.to_owned(),
+                    RequestLabels { verb: verb.to_owned(), group: none(), resource: none(), subresource: none(), code },
+                )
             }
         };
         self.requests.get_or_create(&labels).inc();

@@ -94,9 +94,7 @@ impl Deletion {
         }
         let propagation = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
             (Some(_), Some(_)) => {
-                return Err(ApiError::bad_request(
-                    "orphanDependents and deletionPropagation cannot be both set",
-                ));
+                return Err(ApiError::bad_request("orphanDependents and deletionPropagation cannot be both set"));
             }
             (None, None) => None,
             (None, Some(true)) => Some(Propagation::Orphan),

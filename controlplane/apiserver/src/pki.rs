@@ -44,9 +44,8 @@ impl Identity {
     /// The texts are broken.
     pub fn der(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
         let read = |e: rustls_pki_types::pem::Error| PkiError::Read(e.to_string());
-        let chain = CertificateDer::pem_slice_iter(self.certificate.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(read)?;
+        let chain =
+            CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(read)?;
         if chain.is_empty() {
             return Err(PkiError::Read("no certificate in the text".to_owned()));
         }
@@ -72,7 +71,8 @@ impl Authority {
         // The second makes each cluster's CA another, so that a kubeconfig of an old cluster is told apart.
         params.distinguished_name.push(DnType::CommonName, format!("coracle-ca@{}", now.as_second()));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         set_validity(&mut params, now, CA_DAYS);
         let certificate = params.self_signed(&key)?;
         let identity = Identity { certificate: certificate.pem(), key: key.serialize_pem() };

@@ -33,9 +33,8 @@ pub struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        let serve = |kind: &'static Kind| {
-            Arc::new(Served { kind, collection: Collection::from_prefix(&kind.collection()) })
-        };
+        let serve =
+            |kind: &'static Kind| Arc::new(Served { kind, collection: Collection::from_prefix(&kind.collection()) });
         Self { kinds: KINDS.iter().map(serve).collect() }
     }
 }
@@ -44,9 +43,7 @@ impl Registry {
     /// The kind of a path.
     #[must_use]
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
-        self.kinds
-            .iter()
-            .find(|s| s.kind.info.plural == plural && s.kind.group == group && s.kind.version == version)
+        self.kinds.iter().find(|s| s.kind.info.plural == plural && s.kind.group == group && s.kind.version == version)
     }
 
     /// The kind of a Rust type.

@@ -272,8 +272,16 @@ mod tests {
         check(Some(table), "includeObject=x", None);
         check(Some("application/vnd.kubernetes.protobuf,application/json"), "", Some(Shape::Plain));
         check(Some("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"), "", Some(Shape::Partial));
-        check(Some("application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"), "", Some(Shape::Partial));
-        check(Some("application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/yaml"), "", Some(Shape::Plain));
+        check(
+            Some("application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"),
+            "",
+            Some(Shape::Partial),
+        );
+        check(
+            Some("application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/yaml"),
+            "",
+            Some(Shape::Plain),
+        );
         check(Some("application/yaml"), "", Some(Shape::Plain));
         check(Some("text/html"), "", None);
     }

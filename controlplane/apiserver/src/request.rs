@@ -87,9 +87,9 @@ impl Query {
     /// The value is no number.
     pub fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
         let Some(text) = self.get(name).filter(|t| !t.is_empty()) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| {
-            ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        })
+        text.parse()
+            .map(Some)
+            .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
     }
 }
 
@@ -151,8 +151,11 @@ impl Target {
         };
         let part = |i: usize| rest.get(i).map(|s| s.clone().into_owned()).unwrap_or_default();
         let (resource, name, subresource) = (part(0), part(1), part(2));
-        let namespace =
-            if resource == "namespaces" && namespace.is_empty() && group.is_empty() { name.clone() } else { namespace.to_owned() };
+        let namespace = if resource == "namespaces" && namespace.is_empty() && group.is_empty() {
+            name.clone()
+        } else {
+            namespace.to_owned()
+        };
         Ok(Self::Resource(Box::new(ResourcePath {
             group: group.to_owned(),
             version: version.to_owned(),
@@ -215,7 +218,10 @@ mod tests {
             ("/api/v1/namespaces/a/status", Some("|v1|a|namespaces|a|status|")),
             ("/api/v1/namespaces/a/finalize", Some("|v1|a|namespaces|a|finalize|")),
             ("/apis/apps/v1/namespaces/a/deployments/b/scale", Some("apps|v1|a|deployments|b|scale|")),
-            ("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", Some("rbac.authorization.k8s.io|v1||clusterroles|system:node||")),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+                Some("rbac.authorization.k8s.io|v1||clusterroles|system:node||"),
+            ),
             ("/api/v1/nodes/n/proxy/stats/summary", Some("|v1||nodes|n|proxy|stats/summary")),
             ("/api/v1/watch/namespaces/a/pods", Some("|v1|a|pods|||")),
             ("/api", None),

@@ -165,7 +165,8 @@ pub(crate) fn to_json(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiErro
         }
         Some(Form::Yaml) => {
             // Depth, aliases and the number of nodes are limited by the reader's own defaults.
-            let value: Value = serde_saphyr::from_slice(&body).map_err(|e| ApiError::bad_request(format!("yaml: {e}")))?;
+            let value: Value =
+                serde_saphyr::from_slice(&body).map_err(|e| ApiError::bad_request(format!("yaml: {e}")))?;
             Ok(value.to_string().into())
         }
     }

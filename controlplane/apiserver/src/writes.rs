@@ -119,11 +119,7 @@ pub(crate) async fn create(
 }
 
 /// One attempt under one name.
-async fn insert(
-    call: &Call<'_>,
-    object: Box<dyn Object>,
-    options: &WriteOptions,
-) -> Result<Written, ApiError> {
+async fn insert(call: &Call<'_>, object: Box<dyn Object>, options: &WriteOptions) -> Result<Written, ApiError> {
     let kind = call.kind();
     for _ in 0..MAX_ATTEMPTS {
         let mut object = object.boxed_clone();
@@ -224,9 +220,9 @@ fn check_preconditions(call: &Call<'_>, new: &dyn Object, old: &Stored) -> Resul
         None => Ok(false),
         Some(version) if version == old.entry.revision.to_string() => Ok(true),
         Some(version) if version.parse::<u64>().is_ok() => Err(ApiError::modified(resource, &call.path.name)),
-        Some(version) => {
-            Err(ApiError::bad_request(format!("metadata.resourceVersion: Invalid value: {version:?}: must be a number")))
-        }
+        Some(version) => Err(ApiError::bad_request(format!(
+            "metadata.resourceVersion: Invalid value: {version:?}: must be a number"
+        ))),
     }
 }
 
@@ -252,13 +248,7 @@ fn settle(call: &Call<'_>, part: Part, new: &mut dyn Object, old: &dyn Object) -
     Ok(())
 }
 
-fn validate_change(
-    kind: &Kind,
-    part: Part,
-    new: &dyn Object,
-    old: &dyn Object,
-    name: &str,
-) -> Result<(), ApiError> {
+fn validate_change(kind: &Kind, part: Part, new: &dyn Object, old: &dyn Object, name: &str) -> Result<(), ApiError> {
     let mut errors = Errors::new();
     validate_meta(kind, new.meta(), &mut errors);
     validate_meta_update(kind, new.meta(), old.meta(), &mut errors);
@@ -281,12 +271,7 @@ fn is_finished(new: &dyn Object, old: &dyn Object) -> bool {
         && !new.holds_deletion()
 }
 
-async fn finish(
-    call: &Call<'_>,
-    key: &Key,
-    mut new: Box<dyn Object>,
-    old: &Stored,
-) -> Result<Written, ApiError> {
+async fn finish(call: &Call<'_>, key: &Key, mut new: Box<dyn Object>, old: &Stored) -> Result<Written, ApiError> {
     let effects = admit(call, new.as_mut(), Some(old.object()), Operation::Delete, None, DryRun::No)?;
     let op = Op::Delete { key: key.clone(), expected: old.entry.revision };
     match commit(call, op, effects).await? {
@@ -294,9 +279,7 @@ async fn finish(
             let bytes = encode_unstored(new.as_mut(), Some(old.entry.revision));
             Ok(Written::Unstored(new, bytes))
         }
-        Committed::Lost | Committed::EffectLost => {
-            Err(ApiError::modified(call.kind().resource(), &call.path.name))
-        }
+        Committed::Lost | Committed::EffectLost => Err(ApiError::modified(call.kind().resource(), &call.path.name)),
     }
 }
 
@@ -354,7 +337,11 @@ pub(crate) async fn commit(call: &Call<'_>, op: Op, effects: Vec<Op>) -> Result<
             Ok(if current.key == key { Committed::Lost } else { Committed::EffectLost })
         }
         Err(StoreError::NotFound { key: missing }) => {
-            if missing == key { Err(call.not_found()) } else { Ok(Committed::EffectLost) }
+            if missing == key {
+                Err(call.not_found())
+            } else {
+                Ok(Committed::EffectLost)
+            }
         }
         Err(error) => Err(store_error(&error)),
     }
@@ -378,7 +365,9 @@ pub(crate) fn store_error(error: &StoreError) -> ApiError {
         StoreError::FutureRevision { asked, current } => {
             ApiError::timeout(format!("Too large resource version: {asked}, current: {current}"), 1)
         }
-        StoreError::TooLarge { .. } => ApiError::new(coracle_api::status::Reason::RequestEntityTooLarge, error.to_string()),
+        StoreError::TooLarge { .. } => {
+            ApiError::new(coracle_api::status::Reason::RequestEntityTooLarge, error.to_string())
+        }
         StoreError::Full => {
             ApiError::new(coracle_api::status::Reason::InternalError, format!("Internal error occurred: {error}"))
         }

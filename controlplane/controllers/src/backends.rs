@@ -71,7 +71,8 @@ pub(crate) fn pods_behind(service: &Service, cache: &dyn Cache, ending: Ending) 
     let Some(selector) = selector_of(service) else { return Vec::new() };
     let mut pods = cache.matching::<Pod>(service.namespace(), &selector);
     pods.retain(|pod| {
-        let has_address = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).is_some_and(|ip| !ip.is_empty());
+        let has_address =
+            pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).is_some_and(|ip| !ip.is_empty());
         has_address && !is_terminal(pod) && (ending == Ending::Include || !pod.is_deleting())
     });
     pods.sort_by(|a, b| a.name().cmp(b.name()));
@@ -111,11 +112,14 @@ fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
     };
     let protocol = port.protocol.as_deref().unwrap_or("TCP");
     let spec = pod.spec.as_ref()?;
-    let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
     let named = |container: &Container| {
         let ports = container.ports.iter().flatten();
         let mut found = ports.filter(|candidate| candidate.name.as_deref() == Some(name));
-        found.find(|candidate| candidate.protocol.as_deref().unwrap_or("TCP") == protocol).map(|candidate| candidate.container_port)
+        found
+            .find(|candidate| candidate.protocol.as_deref().unwrap_or("TCP") == protocol)
+            .map(|candidate| candidate.container_port)
     };
     spec.containers.iter().chain(sidecars).find_map(named)
 }
@@ -178,10 +182,15 @@ pub(crate) mod tests {
     use crate::model::{labels, meta};
 
     pub(crate) fn service(target: IntOrString) -> Service {
-        let port = ServicePort { name: Some("http".into()), port: 80, target_port: Some(target), ..ServicePort::default() };
+        let port =
+            ServicePort { name: Some("http".into()), port: 80, target_port: Some(target), ..ServicePort::default() };
         Service {
             metadata: meta("ns", "web"),
-            spec: Some(ServiceSpec { selector: labels(&[("app", "web")]), ports: Some(vec![port]), ..ServiceSpec::default() }),
+            spec: Some(ServiceSpec {
+                selector: labels(&[("app", "web")]),
+                ports: Some(vec![port]),
+                ..ServiceSpec::default()
+            }),
             status: None,
         }
     }

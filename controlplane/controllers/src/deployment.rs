@@ -59,7 +59,9 @@ fn of_replica_set(change: Change<'_>, cache: &dyn Cache) -> Vec<Key> {
 /// A Deployment of type Recreate waits for its old pods to be gone.
 fn of_pod(change: Change<'_>, cache: &dyn Cache) -> Vec<Key> {
     let (Some(gone), None) = (change.old, change.new) else { return Vec::new() };
-    let Some(owner) = gone.meta().controller().filter(|owner| refers_to_kind::<ReplicaSet>(owner)) else { return Vec::new() };
+    let Some(owner) = gone.meta().controller().filter(|owner| refers_to_kind::<ReplicaSet>(owner)) else {
+        return Vec::new();
+    };
     let Some(set) = cache.one::<ReplicaSet>(gone.meta().namespace(), &owner.name) else { return Vec::new() };
     let Some(manager) = set.controller().filter(|owner| refers_to_kind::<Deployment>(owner)) else { return Vec::new() };
     vec![Key::new(set.namespace(), &manager.name)]
@@ -71,7 +73,9 @@ fn selector_of(deployment: &Deployment) -> Option<Selector> {
 
 fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     let Some(deployment) = context.cache.one::<Deployment>(&key.namespace, &key.name) else { return Plan::none() };
-    let (Some(spec), Some(selector)) = (deployment.spec.as_ref(), selector_of(&deployment)) else { return Plan::none() };
+    let (Some(spec), Some(selector)) = (deployment.spec.as_ref(), selector_of(&deployment)) else {
+        return Plan::none();
+    };
     if selector.is_empty() {
         return selecting_all(&deployment);
     }
@@ -117,7 +121,12 @@ fn selecting_all(deployment: &Deployment) -> Plan {
     plan
 }
 
-fn claim(deployment: &Deployment, selector: &Selector, cache: &dyn Cache, plan: &mut Plan) -> Vec<std::sync::Arc<ReplicaSet>> {
+fn claim(
+    deployment: &Deployment,
+    selector: &Selector,
+    cache: &dyn Cache,
+    plan: &mut Plan,
+) -> Vec<std::sync::Arc<ReplicaSet>> {
     let mut claimed = Vec::new();
     let mut sets = cache.owned::<ReplicaSet>(deployment.uid());
     sets.extend(cache.matching::<ReplicaSet>(deployment.namespace(), selector));
@@ -147,7 +156,8 @@ fn old_pods_remain(rollout: &Rollout<'_>, cache: &dyn Cache) -> bool {
 impl Rollout<'_> {
     /// Scales old sets to nothing, waits for their pods to end, then brings the new set up.
     fn recreate(&mut self, old_pods_remain: bool) {
-        let active: Vec<usize> = (0..self.old.len()).filter(|&index| replicas_of(&self.old[index].wanted) > 0).collect();
+        let active: Vec<usize> =
+            (0..self.old.len()).filter(|&index| replicas_of(&self.old[index].wanted) > 0).collect();
         if !active.is_empty() {
             for index in active {
                 self.old[index].scale_to(0, self.spec);

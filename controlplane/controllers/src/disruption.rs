@@ -70,12 +70,18 @@ fn selector_of(budget: &PodDisruptionBudget) -> Option<Selector> {
 fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     let mut plan = Plan::none();
     let Some(budget) = context.cache.one::<PodDisruptionBudget>(&key.namespace, &key.name) else { return plan };
-    let mut pods = selector_of(&budget).map(|selector| context.cache.matching::<Pod>(&key.namespace, &selector)).unwrap_or_default();
+    let mut pods = selector_of(&budget)
+        .map(|selector| context.cache.matching::<Pod>(&key.namespace, &selector))
+        .unwrap_or_default();
     pods.retain(|pod| !is_terminal(pod));
     let status = match expected(&budget, &pods, context.cache) {
         Ok(expected) => status(&budget, &pods, expected, context, &mut plan),
         Err(message) => {
-            plan.tell(Note::warning(budget.as_ref(), "CalculateExpectedPodCountFailed", format!("Failed to calculate the number of expected pods: {message}")));
+            plan.tell(Note::warning(
+                budget.as_ref(),
+                "CalculateExpectedPodCountFailed",
+                format!("Failed to calculate the number of expected pods: {message}"),
+            ));
             failed(&budget, message, context.now)
         }
     };
@@ -146,7 +152,8 @@ fn managers_scale(namespace: &str, owner: &OwnerReference, cache: &dyn Cache) ->
         let set = cache.one::<ReplicaSet>(namespace, name).filter(|set| set.uid() == owner.uid)?;
         return match set.controller().filter(|manager| refers_to_kind::<Deployment>(manager)) {
             Some(manager) => {
-                let deployment = cache.one::<Deployment>(namespace, &manager.name).filter(|found| found.uid() == manager.uid)?;
+                let deployment =
+                    cache.one::<Deployment>(namespace, &manager.name).filter(|found| found.uid() == manager.uid)?;
                 Some((manager.uid.clone(), deployment.spec.as_ref()?.replicas.unwrap_or(1)))
             }
             None => Some((owner.uid.clone(), set.spec.as_ref()?.replicas.unwrap_or(1))),
@@ -155,7 +162,12 @@ fn managers_scale(namespace: &str, owner: &OwnerReference, cache: &dyn Cache) ->
     let replicas = if refers_to_kind::<StatefulSet>(owner) {
         cache.one::<StatefulSet>(namespace, name).filter(|found| found.uid() == owner.uid)?.spec.as_ref()?.replicas
     } else if refers_to_kind::<ReplicationController>(owner) {
-        cache.one::<ReplicationController>(namespace, name).filter(|found| found.uid() == owner.uid)?.spec.as_ref()?.replicas
+        cache
+            .one::<ReplicationController>(namespace, name)
+            .filter(|found| found.uid() == owner.uid)?
+            .spec
+            .as_ref()?
+            .replicas
     } else {
         return None;
     };
@@ -171,7 +183,8 @@ fn status(
 ) -> PodDisruptionBudgetStatus {
     let old = budget.status.clone().unwrap_or_default();
     let disrupted = still_disrupted(&old, pods, context.now, plan);
-    let healthy = pods.iter().filter(|pod| !pod.is_deleting() && !disrupted.contains_key(pod.name()) && is_ready(pod)).count();
+    let healthy =
+        pods.iter().filter(|pod| !pod.is_deleting() && !disrupted.contains_key(pod.name()) && is_ready(pod)).count();
     let current_healthy = count_i32(healthy);
     let allowed = if expected.pods <= 0 { 0 } else { (current_healthy - expected.healthy).max(0) };
     let (status, reason) = if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
@@ -187,7 +200,12 @@ fn status(
 }
 
 /// The accepted evictions whose pods have not begun to go; those that take too long are forgotten.
-fn still_disrupted(old: &PodDisruptionBudgetStatus, pods: &[Arc<Pod>], now: Timestamp, plan: &mut Plan) -> BTreeMap<String, Time> {
+fn still_disrupted(
+    old: &PodDisruptionBudgetStatus,
+    pods: &[Arc<Pod>],
+    now: Timestamp,
+    plan: &mut Plan,
+) -> BTreeMap<String, Time> {
     let mut kept = BTreeMap::new();
     for (name, since) in old.disrupted_pods.iter().flatten() {
         let there = pods.iter().any(|pod| pod.name() == name && !pod.is_deleting());
@@ -210,10 +228,17 @@ fn failed(budget: &PodDisruptionBudget, message: String, now: Timestamp) -> PodD
     }
 }
 
-fn with_condition(budget: &PodDisruptionBudget, (status, reason, message): (&str, &str, String), now: Timestamp) -> Vec<Condition> {
+fn with_condition(
+    budget: &PodDisruptionBudget,
+    (status, reason, message): (&str, &str, String),
+    now: Timestamp,
+) -> Vec<Condition> {
     const TYPE: &str = "DisruptionAllowed";
     let mut conditions = budget.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    let since = conditions.iter().find(|old| old.type_ == TYPE && old.status == status).map(|old| old.last_transition_time.clone());
+    let since = conditions
+        .iter()
+        .find(|old| old.type_ == TYPE && old.status == status)
+        .map(|old| old.last_transition_time.clone());
     conditions.retain(|old| old.type_ != TYPE);
     conditions.push(Condition {
         type_: TYPE.into(),
@@ -239,7 +264,11 @@ mod tests {
     const READY: &str = "2026-01-01T00:30:00Z";
 
     fn set() -> ReplicaSet {
-        ReplicaSet { metadata: meta("ns", "web"), spec: Some(ReplicaSetSpec { replicas: Some(4), ..ReplicaSetSpec::default() }), status: None }
+        ReplicaSet {
+            metadata: meta("ns", "web"),
+            spec: Some(ReplicaSetSpec { replicas: Some(4), ..ReplicaSetSpec::default() }),
+            status: None,
+        }
     }
 
     fn web(name: &str) -> PodBuilder {
@@ -268,7 +297,11 @@ mod tests {
         }
         model.settle(&CONTROLLER, "ns", "web");
         let status = model.one::<PodDisruptionBudget>("ns", "web").status.clone().unwrap();
-        assert_eq!([status.disruptions_allowed, status.current_healthy, status.desired_healthy, status.expected_pods].map(Option::unwrap_or_default), expect);
+        assert_eq!(
+            [status.disruptions_allowed, status.current_healthy, status.desired_healthy, status.expected_pods]
+                .map(Option::unwrap_or_default),
+            expect
+        );
         let condition = &status.conditions.unwrap()[0];
         assert_eq!(condition.reason, if expect[0] > 0 { "SufficientPods" } else { "InsufficientPods" });
     }
@@ -289,7 +322,10 @@ mod tests {
     fn an_accepted_eviction_counts_until_the_pod_goes_or_time_is_up() {
         let mut subject = budget(Some(IntOrString::Int(1)), None);
         let evicted = [("a".to_owned(), crate::model::time(crate::model::START))];
-        subject.status = Some(PodDisruptionBudgetStatus { disrupted_pods: Some(evicted.into()), ..PodDisruptionBudgetStatus::default() });
+        subject.status = Some(PodDisruptionBudgetStatus {
+            disrupted_pods: Some(evicted.into()),
+            ..PodDisruptionBudgetStatus::default()
+        });
         let mut model = Model::new().with(subject).with(set());
         model.put(web("a").ready_since(READY).build());
         model.put(web("b").ready_since(READY).build());
@@ -307,7 +343,10 @@ mod tests {
         model.put(pod("bare").labels(&[("app", "web")]).running().ready_since(READY).build());
         model.settle(&CONTROLLER, "ns", "web");
         let status = model.one::<PodDisruptionBudget>("ns", "web").status.clone().unwrap();
-        assert_eq!((status.disruptions_allowed, status.conditions.unwrap()[0].reason.as_str()), (Some(0), "SyncFailed"));
+        assert_eq!(
+            (status.disruptions_allowed, status.conditions.unwrap()[0].reason.as_str()),
+            (Some(0), "SyncFailed")
+        );
         assert_eq!(model.notes.len(), 1, "told once");
     }
 }

@@ -37,7 +37,9 @@ fn of_slice(change: Change<'_>, _: &dyn Cache) -> Vec<Key> {
     let Some(slice) = change.latest().map(|object| object.meta()) else { return Vec::new() };
     let labels = slice.label_map();
     match labels.get(SERVICE_NAME) {
-        Some(service) if labels.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER) => vec![Key::new(slice.namespace(), service)],
+        Some(service) if labels.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER) => {
+            vec![Key::new(slice.namespace(), service)]
+        }
         _ => Vec::new(),
     }
 }
@@ -47,8 +49,10 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     let own: BTreeMap<String, String> =
         [(SERVICE_NAME.to_owned(), key.name.to_string()), (MANAGED_BY.to_owned(), MANAGER.to_owned())].into();
     let existing = context.cache.matching::<EndpointSlice>(&key.namespace, &Selector::from_map(&own));
-    let service = context.cache.one::<Service>(&key.namespace, &key.name).filter(|service| selector_of(service).is_none());
-    let endpoints = context.cache.one::<Endpoints>(&key.namespace, &key.name).filter(|endpoints| is_mirrored(endpoints));
+    let service =
+        context.cache.one::<Service>(&key.namespace, &key.name).filter(|service| selector_of(service).is_none());
+    let endpoints =
+        context.cache.one::<Endpoints>(&key.namespace, &key.name).filter(|endpoints| is_mirrored(endpoints));
     let (Some(_), Some(endpoints)) = (service, endpoints) else {
         for slice in existing.into_iter().filter(|slice| !slice.is_deleting()) {
             plan.push(Action::delete(&slice.into_object()));
@@ -147,7 +151,8 @@ mod tests {
         let mut model = Model::new().with(service()).with(endpoints());
         model.settle(&CONTROLLER, "ns", "db");
         let slices = model.all::<EndpointSlice>();
-        let mut seen: Vec<(String, usize)> = slices.iter().map(|slice| (slice.address_type.clone(), slice.endpoints.iter().flatten().count())).collect();
+        let mut seen: Vec<(String, usize)> =
+            slices.iter().map(|slice| (slice.address_type.clone(), slice.endpoints.iter().flatten().count())).collect();
         seen.sort();
         assert_eq!(seen, [("IPv4".to_owned(), 2), ("IPv6".to_owned(), 1)]);
         assert!(slices.iter().all(|slice| slice.label_map()[MANAGED_BY] == MANAGER));

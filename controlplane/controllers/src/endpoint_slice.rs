@@ -38,7 +38,9 @@ fn of_slice(change: Change<'_>, _: &dyn Cache) -> Vec<Key> {
     let Some(slice) = change.latest().map(|object| object.meta()) else { return Vec::new() };
     let labels = slice.label_map();
     match labels.get(SERVICE_NAME) {
-        Some(service) if labels.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER) => vec![Key::new(slice.namespace(), service)],
+        Some(service) if labels.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER) => {
+            vec![Key::new(slice.namespace(), service)]
+        }
         _ => Vec::new(),
     }
 }
@@ -104,7 +106,12 @@ fn wanted(service: &Service, pods: &[Arc<Pod>], cache: &dyn Cache) -> Wanted {
             let Some(address) = address_in(pod, &family) else { continue };
             let mut ports: Vec<Port> = ports_on(service, pod)
                 .into_iter()
-                .map(|port| Port { name: port.name, port: Some(port.port), protocol: port.protocol, app_protocol: port.app_protocol })
+                .map(|port| Port {
+                    name: port.name,
+                    port: Some(port.port),
+                    protocol: port.protocol,
+                    app_protocol: port.app_protocol,
+                })
                 .collect();
             ports.sort();
             let endpoint = endpoint(service, pod, address, cache);
@@ -147,11 +154,16 @@ mod tests {
     const READY: &str = "2026-01-01T00:30:00Z";
 
     fn web(index: usize) -> PodBuilder {
-        pod(&format!("web-{index:03}")).labels(&[("app", "web")]).on("n").running().ip(&format!("10.0.{}.{}", index / 250, index % 250))
+        pod(&format!("web-{index:03}")).labels(&[("app", "web")]).on("n").running().ip(&format!(
+            "10.0.{}.{}",
+            index / 250,
+            index % 250
+        ))
     }
 
     fn sizes(model: &Model) -> Vec<usize> {
-        let mut sizes: Vec<usize> = model.all::<EndpointSlice>().iter().map(|slice| slice.endpoints.iter().flatten().count()).collect();
+        let mut sizes: Vec<usize> =
+            model.all::<EndpointSlice>().iter().map(|slice| slice.endpoints.iter().flatten().count()).collect();
         sizes.sort_unstable();
         sizes
     }
@@ -223,8 +235,13 @@ mod tests {
         use k8s_openapi::api::core::v1::{Container, ContainerPort};
         let named = |builder: PodBuilder, port: i32| {
             builder.edit(|pod| {
-                let ports = Some(vec![ContainerPort { name: Some("web".into()), container_port: port, ..ContainerPort::default() }]);
-                pod.spec.as_mut().unwrap().containers = vec![Container { name: "c".into(), ports, ..Container::default() }];
+                let ports = Some(vec![ContainerPort {
+                    name: Some("web".into()),
+                    container_port: port,
+                    ..ContainerPort::default()
+                }]);
+                pod.spec.as_mut().unwrap().containers =
+                    vec![Container { name: "c".into(), ports, ..Container::default() }];
             })
         };
         let mut model = Model::new()
@@ -232,7 +249,8 @@ mod tests {
             .with(named(web(1), 8080).build())
             .with(named(web(2), 9090).build());
         model.settle(&CONTROLLER, "ns", "web");
-        let mut ports: Vec<i32> = model.all::<EndpointSlice>().iter().map(|slice| slice.ports.as_ref().unwrap()[0].port.unwrap()).collect();
+        let mut ports: Vec<i32> =
+            model.all::<EndpointSlice>().iter().map(|slice| slice.ports.as_ref().unwrap()[0].port.unwrap()).collect();
         ports.sort_unstable();
         assert_eq!(ports, [8080, 9090]);
     }
@@ -243,7 +261,8 @@ mod tests {
         dual.spec.as_mut().unwrap().ip_families = Some(vec!["IPv4".into(), "IPv6".into()]);
         let mut model = Model::new().with(dual).with(web(1).build());
         model.settle(&CONTROLLER, "ns", "web");
-        let mut families: Vec<String> = model.all::<EndpointSlice>().iter().map(|slice| slice.address_type.clone()).collect();
+        let mut families: Vec<String> =
+            model.all::<EndpointSlice>().iter().map(|slice| slice.address_type.clone()).collect();
         families.sort();
         assert_eq!(families, ["IPv4", "IPv6"]);
         assert_eq!(sizes(&model), [0, 1]);

@@ -136,7 +136,8 @@ fn subsets_of(service: &Service, pods: &[std::sync::Arc<Pod>]) -> (Vec<EndpointS
     let subset = |(places, ports): (BTreeSet<Place>, Vec<BackendPort>)| {
         let (ready, waiting): (Vec<Place>, Vec<Place>) = places.into_iter().partition(|place| place.ready);
         let addresses = |places: Vec<Place>| {
-            let list: Vec<EndpointAddress> = places.iter().map(|place| address(service, &pods[place.pod], place.ip)).collect();
+            let list: Vec<EndpointAddress> =
+                places.iter().map(|place| address(service, &pods[place.pod], place.ip)).collect();
             (!list.is_empty()).then_some(list)
         };
         let ports: Vec<EndpointPort> = ports.into_iter().map(port_of).collect();
@@ -211,7 +212,11 @@ mod tests {
         check(http(), vec![], &[]);
         check(
             http(),
-            vec![web("b", "10.0.0.10").ready_since(READY), web("a", "10.0.0.9").ready_since(READY), web("c", "10.0.0.3")],
+            vec![
+                web("b", "10.0.0.10").ready_since(READY),
+                web("a", "10.0.0.9").ready_since(READY),
+                web("c", "10.0.0.3"),
+            ],
             &["10.0.0.9 10.0.0.10 | 10.0.0.3 : 8080"],
         );
         check(http(), vec![web("a", "10.0.0.1").phase("Failed"), web("b", "10.0.0.2").deleted(READY)], &[]);
@@ -227,7 +232,8 @@ mod tests {
 
     #[test]
     fn nothing_is_written_twice_and_leftovers_go() {
-        let mut model = Model::new().with(service(IntOrString::Int(1))).with(web("a", "10.0.0.1").ready_since(READY).build());
+        let mut model =
+            Model::new().with(service(IntOrString::Int(1))).with(web("a", "10.0.0.1").ready_since(READY).build());
         model.settle(&CONTROLLER, "ns", "web");
         let endpoints = model.one::<Endpoints>("ns", "web");
         assert_eq!(endpoints.annotation(TRIGGER_TIME), Some(READY));

@@ -71,8 +71,13 @@ mod tests {
 
     #[test]
     fn old_events_go_and_the_next_sweep_is_set() {
-        let event = |name: &str, last: &str| Event { metadata: meta("ns", name), last_timestamp: Some(time(last)), ..Event::default() };
-        let mut model = Model::new().with(event("old", "2026-01-01T00:00:00Z")).with(event("new", "2026-01-01T00:30:00Z"));
+        let event = |name: &str, last: &str| Event {
+            metadata: meta("ns", name),
+            last_timestamp: Some(time(last)),
+            ..Event::default()
+        };
+        let mut model =
+            Model::new().with(event("old", "2026-01-01T00:00:00Z")).with(event("new", "2026-01-01T00:30:00Z"));
         let plan = model.run(&CONTROLLER, "", "sweep");
         assert_eq!(model.all::<Event>().len(), 1);
         assert_eq!(plan.requeue_after, Some(Duration::from_secs(1800)));

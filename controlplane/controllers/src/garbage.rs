@@ -10,8 +10,12 @@ use crate::cache::{Cache, Identity, Lookup};
 use crate::plan::{Action, Plan, Preconditions, Propagation, Target};
 use crate::table::{Context, Controller, IdentityChange, Key, Watch, no_keys};
 
-pub(crate) const CONTROLLER: Controller =
-    Controller { name: "garbage-collector-controller", watches: &[Watch::Everything(keys_of)], reconcile, initial_keys: no_keys };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "garbage-collector-controller",
+    watches: &[Watch::Everything(keys_of)],
+    reconcile,
+    initial_keys: no_keys,
+};
 
 /// Holds an object until its blocking dependents are gone.
 const FOREGROUND: &str = "foregroundDeletion";
@@ -74,7 +78,10 @@ fn let_dependents_go(owner: &Arc<Identity>, cache: &dyn Cache, plan: &mut Plan) 
 
 fn wait_for_dependents(owner: &Arc<Identity>, cache: &dyn Cache, plan: &mut Plan) {
     let blocks = |dependent: &Arc<Identity>| {
-        dependent.owners.iter().any(|reference| reference.uid == owner.uid && reference.block_owner_deletion == Some(true))
+        dependent
+            .owners
+            .iter()
+            .any(|reference| reference.uid == owner.uid && reference.block_owner_deletion == Some(true))
     };
     if !cache.dependents(&owner.uid).iter().any(blocks) {
         plan.push(without_finalizer(owner, FOREGROUND));
@@ -101,12 +108,16 @@ fn classify(item: &Identity, reference: &OwnerReference, cache: &dyn Cache) -> O
 }
 
 fn judge(item: &Arc<Identity>, cache: &dyn Cache, plan: &mut Plan) {
-    let owners: Vec<(Owner, &OwnerReference)> = item.owners.iter().map(|reference| (classify(item, reference, cache), reference)).collect();
+    let owners: Vec<(Owner, &OwnerReference)> =
+        item.owners.iter().map(|reference| (classify(item, reference, cache), reference)).collect();
     let any = |kind: Owner| owners.iter().any(|(owner, _)| *owner == kind);
     if any(Owner::Solid) {
         if any(Owner::Absent) || any(Owner::Waiting) {
-            let gone: Vec<&str> =
-                owners.iter().filter(|(owner, _)| *owner != Owner::Solid).map(|(_, reference)| reference.uid.as_str()).collect();
+            let gone: Vec<&str> = owners
+                .iter()
+                .filter(|(owner, _)| *owner != Owner::Solid)
+                .map(|(_, reference)| reference.uid.as_str())
+                .collect();
             plan.push(without_owners(item, |reference| gone.contains(&reference.uid.as_str())));
         }
         return;
@@ -115,7 +126,9 @@ fn judge(item: &Arc<Identity>, cache: &dyn Cache, plan: &mut Plan) {
     let propagation = if any(Owner::Waiting) && !dependents.is_empty() {
         // The owner waits for this object, and this one waits for its own dependents. Where those wait too, the ring
         // would never end, so this object stops holding up its owners.
-        if dependents.iter().any(|dependent| dependent.deletion_timestamp.is_some() && has(dependent, FOREGROUND)) && blocks_any(item) {
+        if dependents.iter().any(|dependent| dependent.deletion_timestamp.is_some() && has(dependent, FOREGROUND))
+            && blocks_any(item)
+        {
             plan.push(unblock(item));
             return;
         }
@@ -129,7 +142,10 @@ fn judge(item: &Arc<Identity>, cache: &dyn Cache, plan: &mut Plan) {
     };
     plan.push(Action::Delete {
         target: Target::from(item.as_ref()),
-        preconditions: Preconditions { uid: Some(item.uid.clone()), resource_version: Some(item.resource_version.clone()) },
+        preconditions: Preconditions {
+            uid: Some(item.uid.clone()),
+            resource_version: Some(item.resource_version.clone()),
+        },
         propagation: Some(propagation),
         grace_period_seconds: None,
     });
@@ -140,8 +156,11 @@ fn blocks_any(item: &Identity) -> bool {
 }
 
 fn unblock(item: &Identity) -> Action {
-    let owners: Vec<OwnerReference> =
-        item.owners.iter().map(|reference| OwnerReference { block_owner_deletion: Some(false), ..reference.clone() }).collect();
+    let owners: Vec<OwnerReference> = item
+        .owners
+        .iter()
+        .map(|reference| OwnerReference { block_owner_deletion: Some(false), ..reference.clone() })
+        .collect();
     patch_metadata(item, "ownerReferences", json!(owners))
 }
 
@@ -215,7 +234,9 @@ mod tests {
             .steps
             .iter()
             .map(|step| match &step.action {
-                Action::Delete { propagation, target, .. } => format!("delete {} {}", target.name, propagation.unwrap().as_str()),
+                Action::Delete { propagation, target, .. } => {
+                    format!("delete {} {}", target.name, propagation.unwrap().as_str())
+                }
                 Action::Patch { target, patch, .. } => {
                     let metadata = &patch["metadata"];
                     let owners = &metadata["ownerReferences"];

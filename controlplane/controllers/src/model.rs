@@ -103,8 +103,13 @@ impl Model {
     /// Runs one controller for one key.
     pub(crate) fn plan(&mut self, controller: &Controller, namespace: &str, name: &str) -> Plan {
         let mut rng = self.rng.clone();
-        let mut context =
-            Context { cache: &*self, now: self.now, rng: &mut rng, config: &self.config, failure: self.failure.as_ref() };
+        let mut context = Context {
+            cache: &*self,
+            now: self.now,
+            rng: &mut rng,
+            config: &self.config,
+            failure: self.failure.as_ref(),
+        };
         let plan = (controller.reconcile)(&mut context, &Key::new(namespace, name));
         self.rng = rng;
         let mut targets: Vec<Target> = plan.steps.iter().filter_map(|step| step.action.target()).collect();
@@ -200,7 +205,9 @@ impl Model {
         let object = key.0.decode(&serde_json::to_vec(&result).unwrap()).unwrap();
         let deleting = object.meta().is_deleting();
         let held_by_spec = match &object {
-            Object::Namespace(namespace) => namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref()).is_some_and(|all| !all.is_empty()),
+            Object::Namespace(namespace) => {
+                namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref()).is_some_and(|all| !all.is_empty())
+            }
             other => other.kind() == Kind::Pod,
         };
         let held = held_by_spec || object.meta().finalizers.as_ref().is_some_and(|all| !all.is_empty());
@@ -284,7 +291,8 @@ impl Cache for Model {
     }
 
     fn list(&self, kind: Kind, namespace: Option<&str>) -> Vec<Object> {
-        let wanted = |key: &(Kind, String, String)| key.0 == kind && namespace.is_none_or(|namespace| namespace == key.1);
+        let wanted =
+            |key: &(Kind, String, String)| key.0 == kind && namespace.is_none_or(|namespace| namespace == key.1);
         self.objects.iter().filter(|(key, _)| wanted(key)).map(|(_, object)| object.clone()).collect()
     }
 
@@ -294,7 +302,10 @@ impl Cache for Model {
     }
 
     fn selected(&self, kind: Kind, namespace: &str, selector: &Selector) -> Vec<Object> {
-        self.list(kind, Some(namespace)).into_iter().filter(|object| selector.matches(object.meta().label_map())).collect()
+        self.list(kind, Some(namespace))
+            .into_iter()
+            .filter(|object| selector.matches(object.meta().label_map()))
+            .collect()
     }
 
     fn pods_on(&self, node: &str) -> Vec<Arc<Pod>> {

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::cache::{Cache, Identity};
 use crate::meta::MetaExt;
 use crate::object::Kind;
-use crate::plan::{Action, Failure, FailedVerb, Plan, Preconditions, Propagation, Target};
+use crate::plan::{Action, FailedVerb, Failure, Plan, Preconditions, Propagation, Target};
 use crate::table::{Context, Controller, IdentityChange, Key, Watch, itself, no_keys};
 
 pub(crate) const CONTROLLER: Controller = Controller {
@@ -34,7 +34,11 @@ const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 fn of_content(change: IdentityChange<'_>, cache: &dyn Cache) -> Vec<Key> {
     let (Some(gone), None) = (change.old, change.new) else { return Vec::new() };
     let namespace = (!gone.namespace.is_empty()).then(|| cache.one::<Namespace>("", &gone.namespace)).flatten();
-    namespace.filter(|namespace| namespace.is_deleting()).map(|namespace| Key::new("", namespace.name())).into_iter().collect()
+    namespace
+        .filter(|namespace| namespace.is_deleting())
+        .map(|namespace| Key::new("", namespace.name()))
+        .into_iter()
+        .collect()
 }
 
 fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
@@ -81,13 +85,20 @@ fn delete_content(content: &[Arc<Identity>], plan: &mut Plan) {
     }
 }
 
-fn report(namespace: &Namespace, content: &[Arc<Identity>], failure: Option<&Failure>, now: Timestamp, plan: &mut Plan) {
+fn report(
+    namespace: &Namespace,
+    content: &[Arc<Identity>],
+    failure: Option<&Failure>,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
     let mut changed = namespace.clone();
     let old = changed.status.get_or_insert_default().conditions.take().unwrap_or_default();
     let mut conditions = Vec::new();
     for (type_, status, reason, message) in findings(content, failure) {
         let same = old.iter().find(|condition| condition.type_ == type_);
-        let unchanged = same.filter(|condition| condition.status == status && condition.reason.as_deref() == Some(reason));
+        let unchanged =
+            same.filter(|condition| condition.status == status && condition.reason.as_deref() == Some(reason));
         let since = unchanged.and_then(|condition| condition.last_transition_time.clone());
         conditions.push(NamespaceCondition {
             type_: type_.into(),
@@ -117,22 +128,49 @@ fn findings(content: &[Arc<Identity>], failure: Option<&Failure>) -> [Finding; 5
             *finalizers.entry(finalizer).or_default() += 1;
         }
     }
-    let resources: Vec<String> = resources.into_iter().map(|(name, count)| format!("{name} has {count} resource instances")).collect();
-    let finalizers: Vec<String> = finalizers.into_iter().map(|(name, count)| format!("{name} in {count} resource instances")).collect();
+    let resources: Vec<String> =
+        resources.into_iter().map(|(name, count)| format!("{name} has {count} resource instances")).collect();
+    let finalizers: Vec<String> =
+        finalizers.into_iter().map(|(name, count)| format!("{name} in {count} resource instances")).collect();
     let deletion = match failure.filter(|failure| failure.verb == FailedVerb::Delete) {
-        Some(failure) => ("True", "ContentDeletionFailed", format!("Failed to delete all resource types, 1 remaining: {}", failure.message)),
-        None => ("False", "ContentDeleted", "All content successfully deleted, may be waiting on finalization".to_owned()),
+        Some(failure) => (
+            "True",
+            "ContentDeletionFailed",
+            format!("Failed to delete all resource types, 1 remaining: {}", failure.message),
+        ),
+        None => {
+            ("False", "ContentDeleted", "All content successfully deleted, may be waiting on finalization".to_owned())
+        }
     };
     let held = if finalizers.is_empty() {
         ("False", "ContentHasNoFinalizers", "All content-preserving finalizers finished".to_owned())
     } else {
-        ("True", "SomeFinalizersRemain", format!("Some content in the namespace has finalizers remaining: {}", finalizers.join(", ")))
+        (
+            "True",
+            "SomeFinalizersRemain",
+            format!("Some content in the namespace has finalizers remaining: {}", finalizers.join(", ")),
+        )
     };
     [
-        ("NamespaceDeletionDiscoveryFailure", "False", "ResourcesDiscovered", "All resources successfully discovered".into()),
-        ("NamespaceDeletionGroupVersionParsingFailure", "False", "ParsedGroupVersions", "All legacy kube types successfully parsed".into()),
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            "False",
+            "ResourcesDiscovered",
+            "All resources successfully discovered".into(),
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            "False",
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed".into(),
+        ),
         ("NamespaceDeletionContentFailure", deletion.0, deletion.1, deletion.2),
-        ("NamespaceContentRemaining", "True", "SomeResourcesRemain", format!("Some resources are remaining: {}", resources.join(", "))),
+        (
+            "NamespaceContentRemaining",
+            "True",
+            "SomeResourcesRemain",
+            format!("Some resources are remaining: {}", resources.join(", ")),
+        ),
         ("NamespaceFinalizersRemaining", held.0, held.1, held.2),
     ]
 }
@@ -184,9 +222,13 @@ mod tests {
         model.remove(Kind::Pod, "ns", "p");
         model.settle(&CONTROLLER, "", "ns");
         let status = model.one::<Namespace>("", "ns").status.clone().unwrap();
-        let messages: Vec<String> = status.conditions.unwrap().into_iter().filter_map(|condition| condition.message).collect();
+        let messages: Vec<String> =
+            status.conditions.unwrap().into_iter().filter_map(|condition| condition.message).collect();
         assert_eq!(messages[3], "Some resources are remaining: configmaps. has 1 resource instances");
-        assert_eq!(messages[4], "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances");
+        assert_eq!(
+            messages[4],
+            "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"
+        );
 
         model.remove(Kind::ConfigMap, "ns", "held");
         let plan = model.run(&CONTROLLER, "", "ns");

@@ -14,8 +14,12 @@ use crate::object::{Kind, Object, Typed};
 use crate::plan::{Action, Note, Plan};
 use crate::table::{Change, Context, Controller, Key, Watch, no_keys};
 
-pub(crate) const CONTROLLER: Controller =
-    Controller { name: "cidrAllocator", watches: &[Watch::Objects(Kind::Node, of_node)], reconcile, initial_keys: no_keys };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "cidrAllocator",
+    watches: &[Watch::Objects(Kind::Node, of_node)],
+    reconcile,
+    initial_keys: no_keys,
+};
 
 fn of_node(change: Change<'_>, _: &dyn Cache) -> Vec<Key> {
     let lacks = matches!(change.new, Some(Object::Node(node)) if range_of(node).is_none());
@@ -35,7 +39,9 @@ fn reconcile(context: &mut Context<'_>, _: &Key) -> Plan {
     let overlaps = |range: &IpNet| {
         taken.contains(range) || taken.iter().any(|other| other.contains(range) || range.contains(other))
     };
-    let free = |range: &IpNet| !overlaps(range) && !context.config.reserved_addresses.iter().any(|address| range.contains(address));
+    let free = |range: &IpNet| {
+        !overlaps(range) && !context.config.reserved_addresses.iter().any(|address| range.contains(address))
+    };
     let mut ranges = Ranges::new(cluster, context.config.node_cidr_prefix).filter(free);
     for node in nodes.into_iter().filter(|node| range_of(node).is_none() && !node.is_deleting()) {
         match ranges.next() {
@@ -80,11 +86,8 @@ impl Iterator for Ranges {
     fn next(&mut self) -> Option<IpNet> {
         let at = self.next?;
         self.next = at.checked_add(self.step).filter(|next| *next <= self.last);
-        let address = if self.v4 {
-            IpAddr::V4(Ipv4Addr::from(u32::try_from(at).ok()?))
-        } else {
-            IpAddr::V6(Ipv6Addr::from(at))
-        };
+        let address =
+            if self.v4 { IpAddr::V4(Ipv4Addr::from(u32::try_from(at).ok()?)) } else { IpAddr::V6(Ipv6Addr::from(at)) };
         IpNet::new(address, self.prefix).ok()
     }
 }
@@ -109,7 +112,8 @@ mod tests {
             model.put(node(&format!("n{index}"), *range));
         }
         model.run(&CONTROLLER, "", "nodes");
-        let ranges: Vec<Option<String>> = model.all::<Node>().iter().map(|node| range_of(node).map(str::to_owned)).collect();
+        let ranges: Vec<Option<String>> =
+            model.all::<Node>().iter().map(|node| range_of(node).map(str::to_owned)).collect();
         assert_eq!(ranges.iter().map(Option::as_deref).collect::<Vec<_>>(), expect);
     }
 

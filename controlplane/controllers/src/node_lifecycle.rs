@@ -92,9 +92,13 @@ fn deadline(node: &Node, context: &Context<'_>) -> Timestamp {
     let lease = context.cache.changed_at(Kind::Lease, &Key::new(LEASES, node.name()));
     let created = node.metadata.creation_timestamp.as_ref().map_or(context.now, |time| time.0);
     let ready = condition(node, "Ready");
-    let reported = ready.and_then(|ready| ready.last_heartbeat_time.as_ref()).map_or(created, |time| time.0.min(context.now));
-    let grace: Duration =
-        if ready.is_some() { context.config.node_monitor_grace_period } else { context.config.node_startup_grace_period };
+    let reported =
+        ready.and_then(|ready| ready.last_heartbeat_time.as_ref()).map_or(created, |time| time.0.min(context.now));
+    let grace: Duration = if ready.is_some() {
+        context.config.node_monitor_grace_period
+    } else {
+        context.config.node_startup_grace_period
+    };
     lease.max(created).max(reported).checked_add(grace).unwrap_or(Timestamp::MAX)
 }
 
@@ -175,7 +179,8 @@ fn wanted_taints(node: &Node, cache: &dyn Cache, now: Timestamp) -> Vec<Taint> {
     let own = |taint: &Taint| match taint.effect.as_str() {
         "NoExecute" => taint.key == NOT_READY || taint.key == UNREACHABLE,
         "NoSchedule" => {
-            [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&taint.key.as_str()) || PRESSURES.iter().any(|(_, key)| *key == taint.key)
+            [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&taint.key.as_str())
+                || PRESSURES.iter().any(|(_, key)| *key == taint.key)
         }
         _ => false,
     };
@@ -185,7 +190,12 @@ fn wanted_taints(node: &Node, cache: &dyn Cache, now: Timestamp) -> Vec<Taint> {
         current.into_iter().filter(|taint| !own(taint) || due.iter().any(|wanted| is(taint, *wanted))).collect();
     for wanted in due {
         if !taints.iter().any(|taint| is(taint, wanted)) {
-            taints.push(Taint { key: wanted.0.into(), effect: wanted.1.into(), value: None, time_added: Some(Time(now)) });
+            taints.push(Taint {
+                key: wanted.0.into(),
+                effect: wanted.1.into(),
+                value: None,
+                time_added: Some(Time(now)),
+            });
         }
     }
     taints
@@ -218,7 +228,10 @@ mod tests {
     fn taints(model: &Model, name: &str) -> Vec<String> {
         let node = model.one::<Node>("", name);
         let taints = node.spec.as_ref().unwrap().taints.clone().unwrap_or_default();
-        taints.iter().map(|taint| format!("{}:{}", taint.key.trim_start_matches("node.kubernetes.io/"), taint.effect)).collect()
+        taints
+            .iter()
+            .map(|taint| format!("{}:{}", taint.key.trim_start_matches("node.kubernetes.io/"), taint.effect))
+            .collect()
     }
 
     #[test]
@@ -263,7 +276,10 @@ mod tests {
         assert_eq!(taints(&model, "a"), ["not-ready:NoSchedule"]);
         model.advance(60);
         model.settle(&CONTROLLER, "", "a");
-        assert_eq!(condition(&model.one::<Node>("", "a"), "Ready").unwrap().reason.as_deref(), Some("NodeStatusNeverUpdated"));
+        assert_eq!(
+            condition(&model.one::<Node>("", "a"), "Ready").unwrap().reason.as_deref(),
+            Some("NodeStatusNeverUpdated")
+        );
     }
 
     #[test]
@@ -272,11 +288,19 @@ mod tests {
             let mut subject = node("a", Some(ready));
             let conditions = subject.status.as_mut().unwrap().conditions.as_mut().unwrap();
             for type_ in more {
-                conditions.push(NodeCondition { type_: (*type_).into(), status: "True".into(), ..NodeCondition::default() });
+                conditions.push(NodeCondition {
+                    type_: (*type_).into(),
+                    status: "True".into(),
+                    ..NodeCondition::default()
+                });
             }
             let spec = subject.spec.as_mut().unwrap();
             spec.unschedulable = cordoned.then_some(true);
-            let taint = |(key, effect): &(&str, &str)| Taint { key: (*key).into(), effect: (*effect).into(), ..Taint::default() };
+            let taint = |(key, effect): &(&str, &str)| Taint {
+                key: (*key).into(),
+                effect: (*effect).into(),
+                ..Taint::default()
+            };
             spec.taints = Some(before.iter().map(taint).collect());
             let mut model = Model::new().with(subject).with(node("b", Some("True")));
             model.settle(&CONTROLLER, "", "a");

@@ -6,9 +6,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use serde_json::Value;
 
-use crate::object::{Object, Resource, Scope, Typed};
 use crate::cache::Identity;
 use crate::meta::MetaExt;
+use crate::object::{Object, Resource, Scope, Typed};
 
 /// The outcome of one run of a controller for one key.
 ///
@@ -209,7 +209,11 @@ impl Action {
 
     /// Patches `object` if it is still at the version that was seen.
     pub fn patch(object: &Object, patch: Value) -> Self {
-        Self::Patch { target: Target::of(object), subresource: None, patch: with_version(patch, object.meta().resource_version.as_deref()) }
+        Self::Patch {
+            target: Target::of(object),
+            subresource: None,
+            patch: with_version(patch, object.meta().resource_version.as_deref()),
+        }
     }
 
     /// The same through the status subresource.
@@ -223,13 +227,19 @@ impl Action {
 
     /// Patches the object that `identity` describes, at the version that was seen.
     pub fn patch_identity(identity: &Identity, patch: Value) -> Self {
-        Self::Patch { target: Target::from(identity), subresource: None, patch: with_version(patch, Some(&identity.resource_version)) }
+        Self::Patch {
+            target: Target::from(identity),
+            subresource: None,
+            patch: with_version(patch, Some(&identity.resource_version)),
+        }
     }
 
     /// What the action writes to; `None` for an Event.
     pub fn target(&self) -> Option<Target> {
         match self {
-            Self::Create(object) | Self::Update(object) | Self::UpdateStatus(object) | Self::Finalize(object) => Some(Target::of(object)),
+            Self::Create(object) | Self::Update(object) | Self::UpdateStatus(object) | Self::Finalize(object) => {
+                Some(Target::of(object))
+            }
             Self::Patch { target, .. } | Self::Delete { target, .. } => Some(target.clone()),
             Self::Tell(_) => None,
         }
@@ -275,7 +285,11 @@ impl Target {
 
 impl From<&Identity> for Target {
     fn from(identity: &Identity) -> Self {
-        Self { resource: identity.resource.as_ref().clone(), namespace: identity.namespace.clone(), name: identity.name.clone() }
+        Self {
+            resource: identity.resource.as_ref().clone(),
+            namespace: identity.namespace.clone(),
+            name: identity.name.clone(),
+        }
     }
 }
 

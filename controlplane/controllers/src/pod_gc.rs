@@ -49,7 +49,13 @@ fn of_node(change: Change<'_>, cache: &dyn Cache) -> Vec<Key> {
 }
 
 fn is_out_of_service(node: &Node) -> bool {
-    let tainted = node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).into_iter().flatten().any(|taint| taint.key == OUT_OF_SERVICE);
+    let tainted = node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.taints.as_ref())
+        .into_iter()
+        .flatten()
+        .any(|taint| taint.key == OUT_OF_SERVICE);
     tainted && !crate::node_lifecycle::is_ready(node)
 }
 
@@ -137,7 +143,10 @@ mod tests {
 
     #[test]
     fn pods_of_a_node_that_is_gone_fail_and_go_after_a_while() {
-        let mut model = Model::new().with(pod("a").on("gone").running().build()).with(pod("b").on("here").build()).with(node("here"));
+        let mut model = Model::new()
+            .with(pod("a").on("gone").running().build())
+            .with(pod("b").on("here").build())
+            .with(node("here"));
         let plan = model.run(&CONTROLLER, "ns", "a");
         assert_eq!((plan.writes(), plan.requeue_after), (false, Some(Duration::from_secs(40))));
         model.advance(40);
@@ -145,7 +154,10 @@ mod tests {
         let failed = model.one::<Pod>("ns", "a");
         assert_eq!(crate::pods::phase(&failed), "Failed");
         let target = condition(&failed, "DisruptionTarget").unwrap();
-        assert_eq!((target.reason.as_deref(), target.message.as_deref()), (Some("DeletionByPodGC"), Some("PodGC: node no longer exists")));
+        assert_eq!(
+            (target.reason.as_deref(), target.message.as_deref()),
+            (Some("DeletionByPodGC"), Some("PodGC: node no longer exists"))
+        );
         model.settle(&CONTROLLER, "ns", "a");
         model.settle(&CONTROLLER, "ns", "b");
         assert_eq!(model.all::<Pod>().iter().map(|pod| pod.name().to_owned()).collect::<Vec<_>>(), ["b"]);
@@ -174,7 +186,10 @@ mod tests {
         let mut down = node("n");
         let taint = Taint { key: OUT_OF_SERVICE.into(), effect: "NoExecute".into(), ..Taint::default() };
         down.spec = Some(NodeSpec { taints: Some(vec![taint]), ..NodeSpec::default() });
-        let mut model = Model::new().with(down).with(pod("a").on("n").deleted("2026-01-01T00:59:00Z").build()).with(pod("b").on("n").build());
+        let mut model = Model::new()
+            .with(down)
+            .with(pod("a").on("n").deleted("2026-01-01T00:59:00Z").build())
+            .with(pod("b").on("n").build());
         model.settle(&CONTROLLER, "ns", "a");
         model.settle(&CONTROLLER, "ns", "b");
         assert_eq!(model.all::<Pod>().iter().map(|pod| pod.name().to_owned()).collect::<Vec<_>>(), ["b"]);

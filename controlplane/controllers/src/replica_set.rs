@@ -55,7 +55,12 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     plan
 }
 
-fn status(set: &ReplicaSet, counts: Counts, failure: Option<(&'static str, String)>, now: Timestamp) -> ReplicaSetStatus {
+fn status(
+    set: &ReplicaSet,
+    counts: Counts,
+    failure: Option<(&'static str, String)>,
+    now: Timestamp,
+) -> ReplicaSetStatus {
     let old = set.status.clone().unwrap_or_default();
     let mut conditions = old.conditions.unwrap_or_default();
     let had_failure = conditions.iter().any(|condition| condition.type_ == "ReplicaFailure");
@@ -112,7 +117,10 @@ mod tests {
                 replicas: Some(replicas),
                 selector: LabelSelector { match_labels: labels(&[("app", "web")]), match_expressions: None },
                 template: Some(PodTemplateSpec {
-                    metadata: Some(ObjectMeta { labels: labels(&[("app", "web"), ("tier", "front")]), ..ObjectMeta::default() }),
+                    metadata: Some(ObjectMeta {
+                        labels: labels(&[("app", "web"), ("tier", "front")]),
+                        ..ObjectMeta::default()
+                    }),
                     spec: None,
                 }),
                 min_ready_seconds: None,
@@ -219,7 +227,8 @@ mod tests {
     fn min_ready_seconds_delays_available() {
         let mut set = web(1);
         set.spec.as_mut().unwrap().min_ready_seconds = Some(30);
-        let mut model = Model::new().with(set).with(owned("a").running().on("n").ready_since("2026-01-01T00:59:50Z").build());
+        let mut model =
+            Model::new().with(set).with(owned("a").running().on("n").ready_since("2026-01-01T00:59:50Z").build());
         let plan = model.run(&CONTROLLER, "ns", "web");
         assert_eq!(plan.requeue_after, Some(std::time::Duration::from_secs(20)));
         assert_eq!(model.one::<ReplicaSet>("ns", "web").status.as_ref().unwrap().available_replicas, None);

@@ -11,8 +11,10 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, PodTemplateSpec};
 use crate::cache::Cache;
 use crate::meta::{MetaExt, adopt, generated_name, refers_to_kind, release};
 use crate::object::Typed;
-use crate::plan::{Action, Failure, FailedVerb, Note, Plan, Step};
-use crate::pods::{Availability, availability, from_template, is_active, is_ready, is_terminating, node_name, sort_for_deletion};
+use crate::plan::{Action, FailedVerb, Failure, Note, Plan, Step};
+use crate::pods::{
+    Availability, availability, from_template, is_active, is_ready, is_terminating, node_name, sort_for_deletion,
+};
 use crate::table::{Change, Context, Key};
 
 /// Pods created or deleted in one run (replicaset.BurstReplicas), so that one huge set does not starve the others.
@@ -86,14 +88,17 @@ impl<O: Typed> Replicas<'_, O> {
 
     fn count(&self, pods: &[Arc<Pod>], now: Timestamp) -> Counts {
         let mut counts = Counts { replicas: count_i32(pods.len()), ..Counts::default() };
-        let template_labels = self.template.and_then(|template| template.metadata.as_ref()?.labels.clone()).unwrap_or_default();
+        let template_labels =
+            self.template.and_then(|template| template.metadata.as_ref()?.labels.clone()).unwrap_or_default();
         let template_selector = Selector::from_map(&template_labels);
         for pod in pods {
             counts.fully_labeled += i32::from(template_selector.matches(pod.label_map()));
             counts.ready += i32::from(is_ready(pod));
             match availability(pod, self.min_ready_seconds, now) {
                 Availability::Available => counts.available += 1,
-                Availability::At(at) => counts.next_available = Some(counts.next_available.map_or(at, |other| other.min(at))),
+                Availability::At(at) => {
+                    counts.next_available = Some(counts.next_available.map_or(at, |other| other.min(at)))
+                }
                 Availability::NotReady => {}
             }
         }
@@ -160,7 +165,10 @@ pub(crate) fn failure_reason(failure: Option<&Failure>) -> Option<(&'static str,
 }
 
 /// The active pods that `owners` manage, per node.
-pub(crate) fn pods_per_node<'a>(owners: impl IntoIterator<Item = &'a str>, cache: &dyn Cache) -> HashMap<String, usize> {
+pub(crate) fn pods_per_node<'a>(
+    owners: impl IntoIterator<Item = &'a str>,
+    cache: &dyn Cache,
+) -> HashMap<String, usize> {
     let mut ranks = HashMap::new();
     for uid in owners {
         for pod in cache.owned::<Pod>(uid) {
@@ -174,7 +182,11 @@ pub(crate) fn pods_per_node<'a>(owners: impl IntoIterator<Item = &'a str>, cache
 
 /// The keys that a change of a pod touches: its manager's of kind `O`, before and after; for a pod without one, every
 /// object of kind `O` that would adopt it.
-pub(crate) fn keys_of_pod<O: Typed>(change: Change<'_>, cache: &dyn Cache, selects: fn(&O, &BTreeMap<String, String>) -> bool) -> Vec<Key> {
+pub(crate) fn keys_of_pod<O: Typed>(
+    change: Change<'_>,
+    cache: &dyn Cache,
+    selects: fn(&O, &BTreeMap<String, String>) -> bool,
+) -> Vec<Key> {
     let mut keys = Vec::new();
     for state in change.states() {
         if let Some(owner) = state.meta().controller().filter(|owner| refers_to_kind::<O>(owner)) {
@@ -199,4 +211,3 @@ pub(crate) fn count_i32(count: usize) -> i32 {
 pub(crate) fn desired_replicas(replicas: Option<i32>) -> usize {
     usize::try_from(replicas.unwrap_or(1)).unwrap_or(0)
 }
-

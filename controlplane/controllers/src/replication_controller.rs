@@ -35,8 +35,12 @@ fn selector_of(controller: &ReplicationController) -> Option<Selector> {
 }
 
 fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
-    let Some(controller) = context.cache.one::<ReplicationController>(&key.namespace, &key.name) else { return Plan::none() };
-    let (Some(spec), Some(selector)) = (controller.spec.as_ref(), selector_of(&controller)) else { return Plan::none() };
+    let Some(controller) = context.cache.one::<ReplicationController>(&key.namespace, &key.name) else {
+        return Plan::none();
+    };
+    let (Some(spec), Some(selector)) = (controller.spec.as_ref(), selector_of(&controller)) else {
+        return Plan::none();
+    };
     let replicas = Replicas {
         owner: controller.as_ref(),
         desired: desired_replicas(spec.replicas),

@@ -31,7 +31,8 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     if namespace.is_deleting() || context.cache.one::<ServiceAccount>(&key.name, DEFAULT).is_some() {
         return plan;
     }
-    let metadata = ObjectMeta { name: Some(DEFAULT.into()), namespace: Some(key.name.to_string()), ..ObjectMeta::default() };
+    let metadata =
+        ObjectMeta { name: Some(DEFAULT.into()), namespace: Some(key.name.to_string()), ..ObjectMeta::default() };
     plan.push(Action::Create(ServiceAccount { metadata, ..ServiceAccount::default() }.into()));
     plan
 }

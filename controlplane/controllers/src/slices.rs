@@ -82,7 +82,13 @@ impl Port {
 }
 
 /// Plans the writes that make `existing` hold what is wanted. Every family of `wanted` keeps at least one slice.
-pub(crate) fn plan_slices(existing: Vec<Arc<EndpointSlice>>, mut wanted: Wanted, frame: &Frame, rng: &mut dyn RngCore, plan: &mut Plan) {
+pub(crate) fn plan_slices(
+    existing: Vec<Arc<EndpointSlice>>,
+    mut wanted: Wanted,
+    frame: &Frame,
+    rng: &mut dyn RngCore,
+    plan: &mut Plan,
+) {
     let families: BTreeSet<String> = wanted.keys().map(|group| group.family.clone()).collect();
     wanted.retain(|group, endpoints| !endpoints.is_empty() || group.ports.is_empty());
     let mut by_group: BTreeMap<Group, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
@@ -158,7 +164,8 @@ fn update(slice: &Arc<EndpointSlice>, endpoints: Vec<Endpoint>, frame: &Frame, p
     if wanted.metadata.annotations.as_ref().is_some_and(BTreeMap::is_empty) && slice.metadata.annotations.is_none() {
         wanted.metadata.annotations = None;
     }
-    if wanted == **slice || (wanted.endpoints.as_ref().is_some_and(Vec::is_empty) && same_but_for_empty(&wanted, slice)) {
+    if wanted == **slice || (wanted.endpoints.as_ref().is_some_and(Vec::is_empty) && same_but_for_empty(&wanted, slice))
+    {
         return;
     }
     if let Some(time) = &frame.trigger_time {
@@ -169,7 +176,8 @@ fn update(slice: &Arc<EndpointSlice>, endpoints: Vec<Endpoint>, frame: &Frame, p
 
 /// An empty list of endpoints and none at all are the same slice.
 fn same_but_for_empty(wanted: &EndpointSlice, seen: &EndpointSlice) -> bool {
-    seen.endpoints.as_ref().is_none_or(Vec::is_empty) && EndpointSlice { endpoints: seen.endpoints.clone(), ..wanted.clone() } == *seen
+    seen.endpoints.as_ref().is_none_or(Vec::is_empty)
+        && EndpointSlice { endpoints: seen.endpoints.clone(), ..wanted.clone() } == *seen
 }
 
 fn new_slice(group: &Group, endpoints: Vec<Endpoint>, frame: &Frame, rng: &mut dyn RngCore) -> EndpointSlice {

@@ -23,7 +23,8 @@ pub(crate) const CONTROLLER: Controller = Controller {
 
 fn of_pod(change: Change<'_>, cache: &dyn Cache) -> Vec<Key> {
     let Some(Object::Pod(pod)) = change.new else { return Vec::new() };
-    let tainted = !node_name(pod).is_empty() && cache.one::<Node>("", node_name(pod)).is_some_and(|node| !no_execute(&node).is_empty());
+    let tainted = !node_name(pod).is_empty()
+        && cache.one::<Node>("", node_name(pod)).is_some_and(|node| !no_execute(&node).is_empty());
     if tainted { vec![Key::of_typed(pod.as_ref())] } else { Vec::new() }
 }
 
@@ -101,7 +102,13 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 /// Numeric tolerations (KEP 5471): the taint's value is compared with the toleration's.
 fn compare(operator: &str, tolerated: &str, tainted: &str) -> bool {
     match (tolerated.parse::<i64>(), tainted.parse::<i64>()) {
-        (Ok(tolerated), Ok(tainted)) => if operator == "Lt" { tainted < tolerated } else { tainted > tolerated },
+        (Ok(tolerated), Ok(tainted)) => {
+            if operator == "Lt" {
+                tainted < tolerated
+            } else {
+                tainted > tolerated
+            }
+        }
         _ => false,
     }
 }
@@ -140,9 +147,15 @@ mod tests {
     }
 
     fn cluster(taints: &[&str], tolerations: Vec<Toleration>) -> Model {
-        let taint = |key: &&str| Taint { key: (*key).into(), effect: "NoExecute".into(), time_added: Some(time(START)), value: None };
+        let taint = |key: &&str| Taint {
+            key: (*key).into(),
+            effect: "NoExecute".into(),
+            time_added: Some(time(START)),
+            value: None,
+        };
         let spec = NodeSpec { taints: Some(taints.iter().map(taint).collect()), ..NodeSpec::default() };
-        let subject = pod("p").on("n").running().edit(|pod| pod.spec.as_mut().unwrap().tolerations = Some(tolerations)).build();
+        let subject =
+            pod("p").on("n").running().edit(|pod| pod.spec.as_mut().unwrap().tolerations = Some(tolerations)).build();
         Model::new().with(Node { metadata: meta("", "n"), spec: Some(spec), status: None }).with(subject)
     }
 

@@ -1,7 +1,10 @@
 //! Carries out what the scheduler decides: bindings, conditions, evictions and their Events.
 
 use coracle_controllers::{Note, NoteType};
-use coracle_scheduler::scheduler::{FAILED_SCHEDULING, Nomination, SCHEDULED, UNSCHEDULABLE, scheduled_message, victim_condition_message, victim_event_message};
+use coracle_scheduler::scheduler::{
+    FAILED_SCHEDULING, Nomination, SCHEDULED, UNSCHEDULABLE, scheduled_message, victim_condition_message,
+    victim_event_message,
+};
 use coracle_scheduler::{NodeName, PodRef};
 use http::{Method, Request};
 use jiff::Timestamp;
@@ -58,7 +61,13 @@ impl Binder {
     }
 
     /// Says on the pod and in an Event that it fits nowhere.
-    pub(crate) async fn unschedulable(&self, pod: &PodRef, seen: Option<&Pod>, message: String, nomination: Nomination) {
+    pub(crate) async fn unschedulable(
+        &self,
+        pod: &PodRef,
+        seen: Option<&Pod>,
+        message: String,
+        nomination: Nomination,
+    ) {
         let mut status = json!({});
         if let Some(conditions) = seen.and_then(|seen| with_unschedulable(seen, &message)) {
             status["conditions"] = json!(conditions);
@@ -105,7 +114,8 @@ impl Binder {
         if let Some(seen) = seen {
             self.patch_status(victim, json!({ "conditions": replaced(seen, condition) })).await;
         }
-        let options = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": { "uid": victim.uid.as_str() } });
+        let options =
+            json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": { "uid": victim.uid.as_str() } });
         match self.send(Method::DELETE, path(victim), "application/json", &options).await {
             Ok(()) => Carried::Out,
             Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Carried::Out,
@@ -118,14 +128,16 @@ impl Binder {
             return;
         }
         let patch = json!({ "metadata": { "uid": pod.uid.as_str() }, "status": status });
-        let sent = self.send(Method::PATCH, format!("{}/status", path(pod)), "application/merge-patch+json", &patch).await;
+        let sent =
+            self.send(Method::PATCH, format!("{}/status", path(pod)), "application/merge-patch+json", &patch).await;
         if let Err(error) = sent {
             tracing::debug!(%pod, %error, "a pod's scheduling status could not be written");
         }
     }
 
     async fn send(&self, method: Method, path: String, content_type: &str, body: &Value) -> Result<(), kube::Error> {
-        let request: Option<Request<Vec<u8>>> = request::build(method, path, content_type, body.to_string().into_bytes());
+        let request: Option<Request<Vec<u8>>> =
+            request::build(method, path, content_type, body.to_string().into_bytes());
         let Some(request) = request else { return Ok(()) };
         self.client.request_text(request).await.map(drop)
     }

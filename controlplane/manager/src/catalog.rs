@@ -42,7 +42,9 @@ impl Catalog {
         }
         for api in kinds {
             if let Storage::SharedWith { group, version, .. } = api.info.storage {
-                let same = |row: &Row| row.resource.group == group && row.resource.version == version && row.resource.kind == api.kind;
+                let same = |row: &Row| {
+                    row.resource.group == group && row.resource.version == version && row.resource.kind == api.kind
+                };
                 if let Some(index) = catalog.rows.iter().position(same) {
                     catalog.by_name.insert((api.api_version.to_owned(), api.kind.to_owned()), index);
                 }

@@ -105,7 +105,12 @@ impl Correlator {
                 EventWrite::Count(patch, Box::new(known.event.clone()))
             }
             None => {
-                let event = new_event(component, note.regarding, Words { type_: note.type_, reason: note.reason, message }, now);
+                let event = new_event(
+                    component,
+                    note.regarding,
+                    Words { type_: note.type_, reason: note.reason, message },
+                    now,
+                );
                 *known = Some(Known { event: event.clone() });
                 EventWrite::Create(Box::new(event))
             }
@@ -147,7 +152,8 @@ struct Words {
 }
 
 fn new_event(component: &str, regarding: ObjectReference, words: Words, now: Timestamp) -> Event {
-    let namespace = regarding.namespace.clone().filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".into());
+    let namespace =
+        regarding.namespace.clone().filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".into());
     let name = format!("{}.{:x}", regarding.name.clone().unwrap_or_default(), now.as_nanosecond());
     Event {
         metadata: ObjectMeta { name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() },
@@ -174,7 +180,11 @@ mod tests {
 
     fn note(name: &str, message: &str) -> Note {
         Note {
-            regarding: ObjectReference { kind: Some("Pod".into()), name: Some(name.into()), ..ObjectReference::default() },
+            regarding: ObjectReference {
+                kind: Some("Pod".into()),
+                name: Some(name.into()),
+                ..ObjectReference::default()
+            },
             type_: NoteType::Normal,
             reason: "Tested".into(),
             message: message.into(),
@@ -190,7 +200,9 @@ mod tests {
         let mut correlator = Correlator::new();
         let Some(EventWrite::Create(first)) = correlator.observe("c", note("a", "x"), at(1)) else { panic!("new") };
         assert_eq!(first.metadata.namespace.as_deref(), Some("default"));
-        let Some(EventWrite::Count(patch, event)) = correlator.observe("c", note("a", "x"), at(5)) else { panic!("seen") };
+        let Some(EventWrite::Count(patch, event)) = correlator.observe("c", note("a", "x"), at(5)) else {
+            panic!("seen")
+        };
         assert_eq!((patch["count"].as_i64(), event.metadata.name), (Some(2), first.metadata.name));
         assert!(matches!(correlator.observe("c", note("b", "x"), at(6)), Some(EventWrite::Create(_))));
     }
@@ -199,11 +211,18 @@ mod tests {
     fn similar_events_are_combined() {
         let mut correlator = Correlator::new();
         for index in 0..MOST_SIMILAR {
-            assert!(matches!(correlator.observe("c", note("a", &index.to_string()), at(1)), Some(EventWrite::Create(_))));
+            assert!(matches!(
+                correlator.observe("c", note("a", &index.to_string()), at(1)),
+                Some(EventWrite::Create(_))
+            ));
         }
-        let Some(EventWrite::Create(combined)) = correlator.observe("c", note("a", "more"), at(2)) else { panic!("combined") };
+        let Some(EventWrite::Create(combined)) = correlator.observe("c", note("a", "more"), at(2)) else {
+            panic!("combined")
+        };
         assert_eq!(combined.message.as_deref(), Some("(combined from similar events): more"));
-        let Some(EventWrite::Create(later)) = correlator.observe("c", note("a", "later"), at(2000)) else { panic!("later") };
+        let Some(EventWrite::Create(later)) = correlator.observe("c", note("a", "later"), at(2000)) else {
+            panic!("later")
+        };
         assert_eq!(later.message.as_deref(), Some("later"));
     }
 

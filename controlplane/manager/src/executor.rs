@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use coracle_controllers::{Action, Failure, FailedVerb, Note, Step};
+use coracle_controllers::{Action, FailedVerb, Failure, Note, Step};
 use futures::{StreamExt, stream};
 use http::Request;
 use tokio::sync::Semaphore;

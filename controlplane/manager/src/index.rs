@@ -52,7 +52,13 @@ impl Index {
     }
 
     /// Takes in what an object's metadata says now instead of before.
-    pub(crate) fn apply_meta(&mut self, row: RowNumber, name: &Name, old: Option<&ObjectMeta>, new: Option<&ObjectMeta>) {
+    pub(crate) fn apply_meta(
+        &mut self,
+        row: RowNumber,
+        name: &Name,
+        old: Option<&ObjectMeta>,
+        new: Option<&ObjectMeta>,
+    ) {
         if let Some(old) = old {
             for owner in old.owner_references.iter().flatten() {
                 if let Some(set) = self.owned.get_mut(owner.uid.as_str()) {
@@ -238,7 +244,10 @@ mod tests {
             index.apply_meta(3, &name, old.map(Object::meta), new.map(Object::meta));
             index.apply_object(&name, old, new);
             let found = |text: &str| index.candidates(Kind::Pod, "ns", &selector(text)).unwrap().len();
-            assert_eq!((found("app=a"), found("app=b"), index.on_node("n1").count(), index.owned("set").count()), (a, b, on_node, owned));
+            assert_eq!(
+                (found("app=a"), found("app=b"), index.on_node("n1").count(), index.owned("set").count()),
+                (a, b, on_node, owned)
+            );
             assert_eq!(index.identity("u").is_some(), owned == 1);
         }
         assert!(index.owned.is_empty() && index.labels.is_empty(), "nothing is left behind");

@@ -26,7 +26,12 @@ pub(crate) fn of(action: &Action) -> Option<Request<Vec<u8>>> {
                 Some(Subresource::Status) => "/status",
                 None => "",
             };
-            (Method::PATCH, format!("{}{suffix}", target.path()), "application/merge-patch+json", patch.to_string().into_bytes())
+            (
+                Method::PATCH,
+                format!("{}{suffix}", target.path()),
+                "application/merge-patch+json",
+                patch.to_string().into_bytes(),
+            )
         }
         Action::Delete { target, preconditions, propagation, grace_period_seconds } => {
             let mut options = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {} });
@@ -56,7 +61,10 @@ pub(crate) fn build(method: Method, uri: String, content_type: &str, body: Vec<u
 }
 
 fn encode(object: &Object) -> Option<Vec<u8>> {
-    object.encode().inspect_err(|error| tracing::error!(kind = ?object.kind(), %error, "an object can't be written as JSON")).ok()
+    object
+        .encode()
+        .inspect_err(|error| tracing::error!(kind = ?object.kind(), %error, "an object can't be written as JSON"))
+        .ok()
 }
 
 #[cfg(test)]
@@ -98,12 +106,14 @@ mod tests {
             "propagationPolicy": "Background", "gracePeriodSeconds": 0
         });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expect);
-        assert!(of(&Action::Tell(coracle_controllers::Note {
-            regarding: Default::default(),
-            type_: coracle_controllers::NoteType::Normal,
-            reason: String::new(),
-            message: String::new()
-        }))
-        .is_none());
+        assert!(
+            of(&Action::Tell(coracle_controllers::Note {
+                regarding: Default::default(),
+                type_: coracle_controllers::NoteType::Normal,
+                reason: String::new(),
+                message: String::new()
+            }))
+            .is_none()
+        );
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use coracle_api::KINDS;
-use coracle_controllers::{CONTROLLERS, Cache, Change, Config, Context, Failure, IdentityChange, Key, Object, Step, Watch};
+use coracle_controllers::{
+    CONTROLLERS, Cache, Change, Config, Context, Failure, IdentityChange, Key, Object, Step, Watch,
+};
 use coracle_store::{Entry, Listing, Revision, Store, StoreError, WatchEvent};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -77,7 +79,13 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    pub(crate) fn new(store: Arc<dyn Store>, executor: Executor, config: Config, seed: u64, tasks: TaskTracker) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        executor: Executor,
+        config: Config,
+        seed: u64,
+        tasks: TaskTracker,
+    ) -> Self {
         let catalog = Catalog::new(KINDS);
         let mut interests: Vec<Interest> = catalog.rows.iter().map(|_| Interest::default()).collect();
         let mut everything = Vec::new();
@@ -123,7 +131,9 @@ impl Runner {
         loop {
             match self.observe(&stop).await {
                 // The watches fell behind or lost their history: start over from lists.
-                Err(StoreError::TooSlow | StoreError::Compacted { .. }) => tracing::warn!("the manager's watches fell behind; starting over"),
+                Err(StoreError::TooSlow | StoreError::Compacted { .. }) => {
+                    tracing::warn!("the manager's watches fell behind; starting over")
+                }
                 Err(error) => return tracing::info!(%error, "the controllers stop: the store is closed"),
                 Ok(()) => return,
             }

@@ -188,12 +188,15 @@ impl Scheduling {
             (Object::Node(_), true) => Change::NodeDeleted(name.into()),
             (Object::Pod(pod), false) => Change::PodUpserted(Box::new(self.pod_info(pod))),
             (Object::Pod(_), true) => Change::PodDeleted(meta.uid.as_deref().unwrap_or_default().into()),
-            (Object::Namespace(_), false) => Change::NamespaceUpserted(name.into(), Labels::from_map(meta.labels.as_ref())),
+            (Object::Namespace(_), false) => {
+                Change::NamespaceUpserted(name.into(), Labels::from_map(meta.labels.as_ref()))
+            }
             (Object::Namespace(_), true) => Change::NamespaceDeleted(name.into()),
             (Object::PodDisruptionBudget(budget), false) => Change::BudgetUpserted(Budget::parse(budget)),
-            (Object::PodDisruptionBudget(_), true) => {
-                Change::BudgetDeleted { namespace: meta.namespace.as_deref().unwrap_or_default().into(), name: name.into() }
-            }
+            (Object::PodDisruptionBudget(_), true) => Change::BudgetDeleted {
+                namespace: meta.namespace.as_deref().unwrap_or_default().into(),
+                name: name.into(),
+            },
             _ => return None,
         })
     }
@@ -201,7 +204,11 @@ impl Scheduling {
     /// A pod, with what its Services and its owner say about spreading if it says nothing itself and needs a node.
     fn pod_info(&self, pod: &Pod) -> PodInfo {
         let info = PodInfo::parse(pod);
-        let asks = pod.spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_ref()).is_some_and(|all| !all.is_empty());
+        let asks = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.topology_spread_constraints.as_ref())
+            .is_some_and(|all| !all.is_empty());
         if asks || info.node.is_some() { info } else { info.with_default_spread(self.siblings_of(pod)) }
     }
 
@@ -220,8 +227,11 @@ impl Scheduling {
         let services = self.store.list(&self.services, &ListRange::namespace(namespace)).entries;
         for service in services.iter().filter_map(|entry| decode(Kind::Service, entry)) {
             let Object::Service(service) = service else { continue };
-            let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty());
-            if let Some(selector) = selector.filter(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value))) {
+            let selector =
+                service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty());
+            if let Some(selector) =
+                selector.filter(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
+            {
                 add(LabelQuery::from_pairs(selector));
             }
         }
@@ -262,23 +272,26 @@ impl Scheduling {
         self.running += 1;
         let (binder, done) = (self.binder.clone(), self.done.clone());
         let seen = |pod: &PodRef| self.pod(pod);
-        let work: futures::future::BoxFuture<'static, Option<Failed>> = match decision {
-            Decision::Bind { pod, node } => Box::pin(async move {
-                (binder.bind(&pod, &node).await == Carried::Failed).then_some(Failed::Bind(pod.uid))
-            }),
-            Decision::Unschedulable { pod, message, nomination } => {
-                let seen = seen(&pod);
-                Box::pin(async move {
-                    binder.unschedulable(&pod, seen.as_deref(), message, nomination).await;
-                    None
-                })
-            }
-            Decision::Preempt { pod, node, victims, demoted, message } => {
-                let victims = victims.into_iter().map(|victim| (victim.clone(), seen(&victim))).collect();
-                let preemption = Preempt { seen: seen(&pod), pod: pod.clone(), node, victims, demoted, message };
-                Box::pin(async move { (binder.preempt(preemption).await == Carried::Failed).then_some(Failed::Preemption(pod.uid)) })
-            }
-        };
+        let work: futures::future::BoxFuture<'static, Option<Failed>> =
+            match decision {
+                Decision::Bind { pod, node } => Box::pin(async move {
+                    (binder.bind(&pod, &node).await == Carried::Failed).then_some(Failed::Bind(pod.uid))
+                }),
+                Decision::Unschedulable { pod, message, nomination } => {
+                    let seen = seen(&pod);
+                    Box::pin(async move {
+                        binder.unschedulable(&pod, seen.as_deref(), message, nomination).await;
+                        None
+                    })
+                }
+                Decision::Preempt { pod, node, victims, demoted, message } => {
+                    let victims = victims.into_iter().map(|victim| (victim.clone(), seen(&victim))).collect();
+                    let preemption = Preempt { seen: seen(&pod), pod: pod.clone(), node, victims, demoted, message };
+                    Box::pin(async move {
+                        (binder.preempt(preemption).await == Carried::Failed).then_some(Failed::Preemption(pod.uid))
+                    })
+                }
+            };
         self.tasks.spawn(async move {
             // The channel has room for everything under way; it is closed only when the loop is gone.
             let _ = done.send(work.await).await;

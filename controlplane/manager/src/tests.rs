@@ -70,7 +70,10 @@ impl Cluster {
     async fn create<K>(&self, object: Value) -> K
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone + Debug + serde::Serialize + serde::de::DeserializeOwned,
+            + Clone
+            + Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
     {
         self.api::<K>().create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
     }
@@ -78,9 +81,15 @@ impl Cluster {
     async fn create_cluster<K>(&self, object: Value) -> K
     where
         K: kube::Resource<Scope = k8s_openapi::ClusterResourceScope, DynamicType = ()>
-            + Clone + Debug + serde::Serialize + serde::de::DeserializeOwned,
+            + Clone
+            + Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
     {
-        Api::<K>::all(self.client.clone()).create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
+        Api::<K>::all(self.client.clone())
+            .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+            .await
+            .unwrap()
     }
 
     async fn node(&self, name: &str) {
@@ -116,7 +125,9 @@ impl Cluster {
             let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
             let ready = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()).is_some();
             if pod.metadata.deletion_timestamp.is_some() {
-                let _ = pods.delete(&name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await;
+                let _ = pods
+                    .delete(&name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() })
+                    .await;
             } else if bound && !ready {
                 let ip = format!("10.42.0.{}", index + 1);
                 let status = json!({ "status": {
@@ -244,8 +255,11 @@ async fn orphaned_dependents_stay() {
     let cluster = Cluster::start().await;
     cluster.create::<Deployment>(deployment(1)).await;
     let sets = cluster.api::<ReplicaSet>();
-    cluster.eventually("a set", || async { (sets.list(&Default::default()).await.ok()?.items.len() == 1).then_some(()) }).await;
-    let orphan = DeleteParams { propagation_policy: Some(kube::api::PropagationPolicy::Orphan), ..DeleteParams::default() };
+    cluster
+        .eventually("a set", || async { (sets.list(&Default::default()).await.ok()?.items.len() == 1).then_some(()) })
+        .await;
+    let orphan =
+        DeleteParams { propagation_policy: Some(kube::api::PropagationPolicy::Orphan), ..DeleteParams::default() };
     cluster.api::<Deployment>().delete("web", &orphan).await.unwrap();
     cluster
         .eventually("the set has no owner", || async {
@@ -260,11 +274,12 @@ async fn orphaned_dependents_stay() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_waits_for_a_node_and_says_so() {
     let cluster = Cluster::start().await;
-    cluster.create::<Pod>(json!({
-        "metadata": { "name": "lonely" },
-        "spec": { "containers": [{ "name": "c", "image": "example.com/web:1" }] },
-    }))
-    .await;
+    cluster
+        .create::<Pod>(json!({
+            "metadata": { "name": "lonely" },
+            "spec": { "containers": [{ "name": "c", "image": "example.com/web:1" }] },
+        }))
+        .await;
     let pods = cluster.api::<Pod>();
     let condition = cluster
         .eventually("the pod is unschedulable", || async {

@@ -97,7 +97,9 @@ impl Cache for View<'_> {
         };
         let entry = self.store.get(&row.collection.key(namespace, &owner.name));
         match entry.and_then(|entry| metadata(&entry)) {
-            Some(meta) if meta.uid.as_deref() == Some(&owner.uid) => Lookup::Found(Arc::new(identity_of(&row.resource, &meta))),
+            Some(meta) if meta.uid.as_deref() == Some(&owner.uid) => {
+                Lookup::Found(Arc::new(identity_of(&row.resource, &meta)))
+            }
             _ => Lookup::Absent,
         }
     }

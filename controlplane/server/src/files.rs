@@ -83,7 +83,8 @@ impl Files {
             Some(key) => key,
             None => {
                 let path = self.token_key_path();
-                let key = Signer::generate_key().map_err(|e| ServerError::File { path: path.clone(), why: e.to_string() })?;
+                let key =
+                    Signer::generate_key().map_err(|e| ServerError::File { path: path.clone(), why: e.to_string() })?;
                 write_secret(&path, &key)?;
                 key
             }
@@ -173,8 +174,7 @@ fn file_error(path: &Path, error: &std::io::Error) -> ServerError {
 fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), ServerError> {
     let beside = path.with_extension("new");
     let write = || -> std::io::Result<()> {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&beside, path)
@@ -188,10 +188,15 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The names and addresses by which clients reach the API.
 fn names(config: &ServerConfig) -> (Vec<String>, Vec<IpAddr>) {
-    let mut names: Vec<String> =
-        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"]
-            .map(str::to_owned)
-            .into();
+    let mut names: Vec<String> = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "localhost",
+    ]
+    .map(str::to_owned)
+    .into();
     let first_service = config.service_range.hosts().next().map(IpAddr::V4);
     let mut addresses = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
     addresses.extend(first_service);

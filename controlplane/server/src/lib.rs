@@ -231,10 +231,17 @@ async fn bind(config: &ServerConfig) -> Result<(TcpListener, SocketAddr), Server
     let fail = |e: &std::io::Error| {
         let why = match e.kind() {
             std::io::ErrorKind::AddrInUse => {
-                format!("port {} is in use; stop what uses it (another coracle server?), or choose another with --port", config.port)
+                format!(
+                    "port {} is in use; stop what uses it (another coracle server?), or choose another with --port",
+                    config.port
+                )
             }
-            std::io::ErrorKind::PermissionDenied => "permission denied; choose a port above 1023 with --port".to_owned(),
-            std::io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose another with --bind".to_owned(),
+            std::io::ErrorKind::PermissionDenied => {
+                "permission denied; choose a port above 1023 with --port".to_owned()
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                "this machine has no such address; choose another with --bind".to_owned()
+            }
             _ => e.to_string(),
         };
         ServerError::Listen { address, why }

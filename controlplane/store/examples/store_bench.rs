@@ -145,9 +145,8 @@ fn resident_kib() -> u64 {
 
 async fn fill(store: &Arc<SqliteStore>, next: &Arc<AtomicU64>, up_to: u64) {
     while next.load(Ordering::Relaxed) < up_to {
-        let ops: Vec<_> = (0..1_000)
-            .map(|_| Op::Create { key: key(next.fetch_add(1, Ordering::Relaxed)), value: value() })
-            .collect();
+        let ops: Vec<_> =
+            (0..1_000).map(|_| Op::Create { key: key(next.fetch_add(1, Ordering::Relaxed)), value: value() }).collect();
         store.commit(ops, Durability::Durable).await.unwrap();
     }
 }

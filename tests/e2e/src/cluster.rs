@@ -48,7 +48,8 @@ impl Cluster {
     /// # Errors
     /// `CORACLE_BIN` is not set.
     pub fn program() -> Result<PathBuf> {
-        let path = std::env::var("CORACLE_BIN").context("CORACLE_BIN names the program; run scripts/test end-to-end")?;
+        let path =
+            std::env::var("CORACLE_BIN").context("CORACLE_BIN names the program; run scripts/test end-to-end")?;
         Ok(PathBuf::from(path))
     }
 
@@ -86,7 +87,13 @@ impl Cluster {
             if let Some(status) = self.server.as_mut().and_then(|s| s.try_wait().transpose()) {
                 bail!("the server ended: {status:?}\n{}", self.log());
             }
-            let ready = self.kubectl(&["get", "node", "box", "-o", "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}"])?;
+            let ready = self.kubectl(&[
+                "get",
+                "node",
+                "box",
+                "-o",
+                "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}",
+            ])?;
             ensure!(ready == "True", "the node is not ready: {ready}");
             Ok(())
         })

@@ -88,7 +88,14 @@ fn a_deleted_pod_is_replaced_at_once() -> Result<()> {
     cluster.kubectl(&["delete", &first, "--wait=false"])?;
     let started = Instant::now();
     eventually(Duration::from_secs(10), || {
-        let names = cluster.kubectl(&["get", "pods", "-l", "app=hello", "-o", "jsonpath={range .items[?(@.status.containerStatuses[0].ready==true)]}{.metadata.name} {end}"])?;
+        let names = cluster.kubectl(&[
+            "get",
+            "pods",
+            "-l",
+            "app=hello",
+            "-o",
+            "jsonpath={range .items[?(@.status.containerStatuses[0].ready==true)]}{.metadata.name} {end}",
+        ])?;
         let others = names.split_whitespace().filter(|n| !first.ends_with(*n)).count();
         ensure!(others >= 2, "{names}");
         Ok(())
@@ -133,7 +140,13 @@ fn misbehaving_components_show_what_kubernetes_would_show() -> Result<()> {
     .concat();
     cluster.apply(&manifests)?;
     let terminated = |name: &str, field: &str| {
-        cluster.kubectl(&["get", "pod", name, "-o", &format!("jsonpath={{.status.containerStatuses[0].state.terminated.{field}}}")])
+        cluster.kubectl(&[
+            "get",
+            "pod",
+            name,
+            "-o",
+            &format!("jsonpath={{.status.containerStatuses[0].state.terminated.{field}}}"),
+        ])
     };
     let check = |name: &str, reason: &str, code: Option<&str>, phase: &str| {
         eventually(SOON, || {
@@ -150,7 +163,13 @@ fn misbehaving_components_show_what_kubernetes_would_show() -> Result<()> {
     check("grows", "OOMKilled", Some("137"), "Failed")?;
     check("ends", "Completed", Some("0"), "Succeeded")?;
     eventually(SOON, || {
-        let waiting = cluster.kubectl(&["get", "pod", "loops", "-o", "jsonpath={.status.containerStatuses[0].state.waiting.reason}"])?;
+        let waiting = cluster.kubectl(&[
+            "get",
+            "pod",
+            "loops",
+            "-o",
+            "jsonpath={.status.containerStatuses[0].state.waiting.reason}",
+        ])?;
         ensure!(waiting == "CrashLoopBackOff", "{waiting}");
         Ok(())
     })?;
@@ -174,7 +193,10 @@ fn logs_can_be_read_in_every_way() -> Result<()> {
     ensure!(cluster.kubectl(&["logs", "talks", "-f", "-c", "c"])?.lines().count() == 5);
     ensure!(cluster.kubectl(&["logs", "talks", "--since=1h"])?.lines().count() == 5);
     let stamped = cluster.kubectl(&["logs", "talks", "--timestamps"])?;
-    ensure!(stamped.lines().all(|l| l.split(' ').next().is_some_and(|t| t.contains('T') && t.ends_with('Z'))), "{stamped}");
+    ensure!(
+        stamped.lines().all(|l| l.split(' ').next().is_some_and(|t| t.contains('T') && t.ends_with('Z'))),
+        "{stamped}"
+    );
     let wrong = cluster.kubectl_run(&["logs", "talks", "-c", "other"], None)?.fails()?;
     ensure!(wrong.contains("container other is not valid for pod talks"), "{wrong}");
     Ok(())
@@ -194,16 +216,28 @@ fn mistakes_get_clear_words() -> Result<()> {
     ensure!(other.contains("--port"), "{other}");
     ensure!(cluster.coracle_run(&["server", "--no-such-flag"])?.fails()?.contains("--no-such-flag"));
     // An image that nobody has.
-    cluster.kubectl(&["run", "lost", "--image=127.0.0.1:1/none:v1", "--overrides={\"spec\":{\"runtimeClassName\":\"wasm\"}}"])?;
+    cluster.kubectl(&[
+        "run",
+        "lost",
+        "--image=127.0.0.1:1/none:v1",
+        "--overrides={\"spec\":{\"runtimeClassName\":\"wasm\"}}",
+    ])?;
     eventually(SOON, || {
-        let reason = cluster.kubectl(&["get", "pod", "lost", "-o", "jsonpath={.status.containerStatuses[0].state.waiting.reason}"])?;
+        let reason = cluster.kubectl(&[
+            "get",
+            "pod",
+            "lost",
+            "-o",
+            "jsonpath={.status.containerStatuses[0].state.waiting.reason}",
+        ])?;
         ensure!(matches!(reason.as_str(), "ErrImagePull" | "ImagePullBackOff"), "{reason}");
         Ok(())
     })?;
     // A module that is no component.
     let module = dir.path().join("core.wasm");
     std::fs::write(&module, b"\0asm\x01\0\0\0")?;
-    let refused = cluster.coracle_run(&["image", "import", &module.display().to_string(), "--name", "core:v1"])?.fails()?;
+    let refused =
+        cluster.coracle_run(&["image", "import", &module.display().to_string(), "--name", "core:v1"])?.fails()?;
     ensure!(refused.contains("component"), "{refused}");
     cluster.stop()
 }

@@ -10,7 +10,15 @@ fn objects_can_be_made_read_changed_and_removed() -> Result<()> {
     let cluster = Cluster::start()?;
     let k = |line: &str| cluster.kubectl(&line.split(' ').collect::<Vec<_>>());
     let resources = k("api-resources")?;
-    for kind in ["pods", "deployments", "endpointslices", "leases", "customresourcedefinitions", "horizontalpodautoscalers", "ingresses"] {
+    for kind in [
+        "pods",
+        "deployments",
+        "endpointslices",
+        "leases",
+        "customresourcedefinitions",
+        "horizontalpodautoscalers",
+        "ingresses",
+    ] {
         ensure!(resources.contains(kind), "{kind} is not in:\n{resources}");
     }
     ensure!(k("explain deployment.spec.strategy --recursive")?.contains("maxSurge"));
@@ -60,7 +68,9 @@ fn mistakes_in_manifests_are_told_as_kubernetes_tells_them() -> Result<()> {
     let empty = refuse("apiVersion: v1\nkind: Pod\nmetadata: {name: X_}\nspec: {containers: []}\n")?;
     ensure!(empty.contains("spec.containers: Required value"), "{empty}");
     ensure!(empty.contains("metadata.name: Invalid value: \"X_\""), "{empty}");
-    let selector = refuse("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: c}}\n    spec: {containers: [{name: c, image: i}]}\n")?;
+    let selector = refuse(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: c}}\n    spec: {containers: [{name: c, image: i}]}\n",
+    )?;
     ensure!(selector.contains("`selector` does not match template `labels`"), "{selector}");
     Ok(())
 }

@@ -86,8 +86,20 @@ fn crates_use_only_what_they_may() -> Result<()> {
 #[test]
 fn pure_crates_take_nothing_from_the_outside() -> Result<()> {
     const FORBIDDEN: [&str; 14] = [
-        "tokio::", "std::fs", "std::net::Tcp", "std::net::Udp", "std::thread", "Instant::now", "SystemTime", "Timestamp::now",
-        "Zoned::now", "rand::rng()", "rand::random", "std::env::", "Mutex<", "RwLock<",
+        "tokio::",
+        "std::fs",
+        "std::net::Tcp",
+        "std::net::Udp",
+        "std::thread",
+        "Instant::now",
+        "SystemTime",
+        "Timestamp::now",
+        "Zoned::now",
+        "rand::rng()",
+        "rand::random",
+        "std::env::",
+        "Mutex<",
+        "RwLock<",
     ];
     let metadata = metadata()?;
     let mut wrong = Vec::new();

@@ -43,7 +43,11 @@ fn check(env: Value, name: &str, expect: Result<Option<&str>, &str>) {
 #[test]
 fn variables_come_from_every_source() {
     check(json!([{"name": "A", "value": "1"}]), "A", Ok(Some("1")));
-    check(json!([{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)-$(C)-$$(A)"}]), "B", Ok(Some("1-$(C)-$(A)")));
+    check(
+        json!([{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)-$(C)-$$(A)"}]),
+        "B",
+        Ok(Some("1-$(C)-$(A)")),
+    );
     check(json!([{"name": "B", "value": "$(MY_DB_SERVICE_HOST)"}]), "B", Ok(Some("10.0.0.1")));
     check(json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}}]), "A", Ok(Some("v")));
     check(json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "s"}}}]), "A", Ok(Some("secret")));
@@ -53,9 +57,7 @@ fn variables_come_from_every_source() {
 
 #[test]
 fn what_is_missing_is_said_as_the_kubelet_says_it() {
-    let map = |name: &str, key: &str, optional: bool| {
-        json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": name, "key": key, "optional": optional}}}])
-    };
+    let map = |name: &str, key: &str, optional: bool| json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": name, "key": key, "optional": optional}}}]);
     check(map("gone", "k", false), "A", Err("configmap \"gone\" not found"));
     check(map("gone", "k", true), "A", Ok(None));
     check(map("cm", "none", false), "A", Err("couldn't find key none in ConfigMap ns/cm"));

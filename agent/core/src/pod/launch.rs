@@ -198,7 +198,14 @@ impl PodMachine {
         }
     }
 
-    pub(super) fn start_failed(&mut self, now: Now, key: &ContainerKey, stage: StartStage, message: String, at: Timestamp) {
+    pub(super) fn start_failed(
+        &mut self,
+        now: Now,
+        key: &ContainerKey,
+        stage: StartStage,
+        message: String,
+        at: Timestamp,
+    ) {
         let Some(index) = self.current(key) else { return };
         if !matches!(self.slots[index].state, State::Starting { .. }) {
             return;
@@ -275,7 +282,8 @@ impl PodMachine {
     fn dns(&self, namespace: &str, around: Surround<'_>) -> DnsSpec {
         let (spec, node) = (self.spec(), around.node);
         let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
-        let cluster = policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && spec.host_network != Some(true));
+        let cluster =
+            policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && spec.host_network != Some(true));
         let mut dns = match (policy, cluster, node.dns_server) {
             ("None", ..) => DnsSpec::default(),
             (_, true, Some(server)) => {
@@ -301,19 +309,22 @@ impl PodMachine {
         dns
     }
 
-    fn container_spec(&self, index: usize, sources: &Sources, around: Surround<'_>) -> Result<(ContainerSpec, SkippedKeys), String> {
+    fn container_spec(
+        &self,
+        index: usize,
+        sources: &Sources,
+        around: Surround<'_>,
+    ) -> Result<(ContainerSpec, SkippedKeys), String> {
         let container = self.container(index);
         let key = self.key(index);
-        let surroundings = Surroundings {
-            pod_ips: &self.ips,
-            host_ips: &around.node.ips,
-            allocatable: &around.node.allocatable,
-        };
+        let surroundings =
+            Surroundings { pod_ips: &self.ips, host_ips: &around.node.ips, allocatable: &around.node.allocatable };
         let none = ServiceVariables::default();
         let services = self.services(around).unwrap_or(&none);
         let Environment { variables, skipped } = env::resolve(&self.pod, container, sources, services, &surroundings)?;
         let lookup = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        let expanded = |list: Option<&Vec<String>>| list.into_iter().flatten().map(|text| expand(text, lookup)).collect();
+        let expanded =
+            |list: Option<&Vec<String>>| list.into_iter().flatten().map(|text| expand(text, lookup)).collect();
         let (command, args) = (expanded(container.command.as_ref()), expanded(container.args.as_ref()));
         let mounts = container.volume_mounts.iter().flatten().map(|mount| self.mount_of(mount, lookup));
         let mounts = mounts.collect::<Result<Vec<_>, _>>()?;
@@ -354,9 +365,10 @@ impl PodMachine {
     }
 
     fn mount_of(&self, mount: &VolumeMount, lookup: impl Fn(&str) -> Option<String>) -> Result<Mount, String> {
-        let base = self.volumes.get(&mount.name).ok_or_else(|| {
-            format!("cannot find volume {:?} to mount into container", mount.name)
-        })?;
+        let base = self
+            .volumes
+            .get(&mount.name)
+            .ok_or_else(|| format!("cannot find volume {:?} to mount into container", mount.name))?;
         let sub_path = match (&mount.sub_path_expr, &mount.sub_path) {
             (Some(pattern), _) if !pattern.is_empty() => expand(pattern, lookup),
             (_, Some(path)) => path.clone(),
@@ -385,7 +397,12 @@ impl PodMachine {
         })
     }
 
-    fn termination_message(&self, container: &Container, key: &ContainerKey, around: Surround<'_>) -> TerminationMessage {
+    fn termination_message(
+        &self,
+        container: &Container,
+        key: &ContainerKey,
+        around: Surround<'_>,
+    ) -> TerminationMessage {
         let dir = around.node.pods_dir.join(self.uid.as_str()).join("containers").join(&*key.name);
         TerminationMessage {
             path: container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".to_owned()),

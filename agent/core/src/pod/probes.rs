@@ -199,7 +199,8 @@ impl PodMachine {
                 let own = prober.and_then(|prober| prober.grace_seconds);
                 let seconds = own.unwrap_or_else(|| self.grace_seconds());
                 let name = &self.slots[index].name;
-                let message = format!("Container {name} failed {} probe, will be restarted", kind.title().to_lowercase());
+                let message =
+                    format!("Container {name} failed {} probe, will be restarted", kind.title().to_lowercase());
                 let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
                 self.stop_container(now, index, grace, Some(message));
             }
@@ -253,9 +254,9 @@ fn port_number(container: &Container, port: &IntOrString) -> Result<u16, String>
             Err(_) => {
                 let mut ports = container.ports.iter().flatten();
                 let named = ports.find(|port| port.name.as_deref() == Some(name));
-                named.map(|port| port.container_port).ok_or_else(|| {
-                    format!("couldn't find port: {name:?} in container {:?}", container.name)
-                })?
+                named
+                    .map(|port| port.container_port)
+                    .ok_or_else(|| format!("couldn't find port: {name:?} in container {:?}", container.name))?
             }
         },
     };

@@ -122,7 +122,9 @@ impl PodMachine {
             State::Ended => (terminated(&slot.last), terminated(&slot.earlier)),
             // Between two runs the last one is still what there is to see.
             _ if slot.last.is_some() => (terminated(&slot.last), terminated(&slot.earlier)),
-            State::Idle if self.ending.is_some() && matches!(self.stage, Stage::Closing | Stage::Closed) => (never_ran(), ContainerState::default()),
+            State::Idle if self.ending.is_some() && matches!(self.stage, Stage::Closing | Stage::Closed) => {
+                (never_ran(), ContainerState::default())
+            }
             _ => {
                 let has_init = self.slots.iter().any(|slot| slot.role != Role::Main);
                 let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
@@ -135,7 +137,8 @@ impl PodMachine {
         let policy = self.pod_policy();
         let over = matches!(self.stage, Stage::Closing | Stage::Closed);
         if over && let Some(ending) = self.ending {
-            let mut all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+            let mut all =
+                status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
             let failed = |status: &ContainerStatus| {
                 let container = status.state.as_ref().and_then(|state| state.terminated.as_ref());
                 let sidecar = self.slots.iter().any(|s| *s.name == *status.name && s.role == Role::Sidecar);
@@ -241,13 +244,19 @@ impl PodMachine {
             _ => {}
         }
         let sidecar = |name: &str| {
-            self.spec().init_containers.iter().flatten().any(|container| container.name == name && is_sidecar(container))
+            self.spec()
+                .init_containers
+                .iter()
+                .flatten()
+                .any(|container| container.name == name && is_sidecar(container))
         };
         let init = status.init_container_statuses.iter().flatten().filter(|status| sidecar(&status.name));
         let all = init.chain(status.container_statuses.iter().flatten());
         match printed(all.filter(|status| !status.ready).map(|status| status.name.as_str())) {
             None => (true, None, None),
-            Some(names) => (false, Some("ContainersNotReady"), Some(format!("containers with unready status: {names}"))),
+            Some(names) => {
+                (false, Some("ContainersNotReady"), Some(format!("containers with unready status: {names}")))
+            }
         }
     }
 
@@ -256,7 +265,9 @@ impl PodMachine {
         let mut messages = Vec::new();
         for gate in self.gates() {
             match conditions.iter().find(|condition| condition.type_ == gate) {
-                None => messages.push(format!("corresponding condition of pod readiness gate {gate:?} does not exist.")),
+                None => {
+                    messages.push(format!("corresponding condition of pod readiness gate {gate:?} does not exist."))
+                }
                 Some(condition) if condition.status != "True" => messages.push(format!(
                     "the status of pod readiness gate {gate:?} is not \"True\", but {}",
                     condition.status

@@ -76,7 +76,10 @@ impl Handler {
             let Ok(data) = frame.into_data() else { continue };
             bytes += data.len() as u64;
             if bytes > MAX_IMPORT_BYTES {
-                return Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the file is larger than {MAX_IMPORT_BYTES} bytes")));
+                return Err((
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    format!("the file is larger than {MAX_IMPORT_BYTES} bytes"),
+                ));
             }
             file.write_all(&data).await.map_err(internal)?;
         }
@@ -91,7 +94,8 @@ impl Handler {
     {
         let bad = |error: &dyn std::fmt::Display| (StatusCode::BAD_REQUEST, error.to_string());
         let body = Box::pin(request.into_body());
-        let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|_| bad(&"the request cannot be read"))?;
+        let body =
+            Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|_| bad(&"the request cannot be read"))?;
         let wanted: Value = serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(&error))?;
         let reference = reference(wanted["reference"].as_str().unwrap_or_default())?;
         let pulled = self.inner.wasm.puller().pull(&reference, &[]).await;

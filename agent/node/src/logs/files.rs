@@ -1,7 +1,11 @@
 //! The files of one run's log in the order they were written: `N.log.TIMESTAMP…`, then `N.log`. A file is known by its
 //! inode, since a rotation renames it.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::{Path, PathBuf}};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use tokio::io::AsyncSeekExt;
 

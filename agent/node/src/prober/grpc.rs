@@ -29,11 +29,16 @@ pub(super) async fn check(stream: TcpStream, host: &str, port: u16, service: &st
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
         let mut code = grpc_status(response.headers());
-        let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await.map_err(|error| failed(&error))?;
+        let body =
+            Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await.map_err(|error| failed(&error))?;
         code = code.or_else(|| body.trailers().and_then(grpc_status));
         match code.as_deref() {
             Some("0") => {}
-            Some("12") => return Err(Failed::Answer("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".into())),
+            Some("12") => {
+                return Err(Failed::Answer(
+                    "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".into(),
+                ));
+            }
             code => return Err(failed(&format!("rpc error: code = {}", code.unwrap_or("unknown")))),
         }
         match status(&body.to_bytes()) {

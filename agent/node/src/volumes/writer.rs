@@ -122,7 +122,8 @@ mod tests {
         assert_eq!(fs::read_link(dir.join(DATA)).unwrap(), first, "no change, no rename");
         replace(&dir, &files(&[("a", "3", 0o644), ("c", "4", 0o644)])).unwrap();
         assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "3");
-        let mut names: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.retain(|name| !name.starts_with("..2"));
         names.sort();
         assert_eq!(names, ["..data", "a", "c"]);

@@ -14,7 +14,10 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 /// A binding's columns.
 pub(super) const BINDING_COLUMNS: &[Column] = &[
     Column::NAME,
-    Column::text("Role", "RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error. This field is immutable."),
+    Column::text(
+        "Role",
+        "RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error. This field is immutable.",
+    ),
     Column::AGE,
     Column::text("Users", "Users in the roleBinding").wide(),
     Column::text("Groups", "Groups in the roleBinding").wide(),
@@ -22,14 +25,22 @@ pub(super) const BINDING_COLUMNS: &[Column] = &[
 ];
 
 /// A binding's row.
-pub(super) fn binding_row(meta: &ObjectMeta, role: &RoleRef, subjects: Option<&Vec<Subject>>, now: jiff::Timestamp) -> Vec<Cell> {
+pub(super) fn binding_row(
+    meta: &ObjectMeta,
+    role: &RoleRef,
+    subjects: Option<&Vec<Subject>>,
+    now: jiff::Timestamp,
+) -> Vec<Cell> {
     let named = |kind: &str| -> Cell {
-        let names: Vec<String> = subjects
-            .into_iter()
-            .flatten()
-            .filter(|s| s.kind == kind)
-            .map(|s| if kind == "ServiceAccount" { format!("{}/{}", text(&s.namespace), s.name) } else { s.name.clone() })
-            .collect();
+        let names: Vec<String> =
+            subjects
+                .into_iter()
+                .flatten()
+                .filter(|s| s.kind == kind)
+                .map(|s| {
+                    if kind == "ServiceAccount" { format!("{}/{}", text(&s.namespace), s.name) } else { s.name.clone() }
+                })
+                .collect();
         names.join(", ").into()
     };
     vec![

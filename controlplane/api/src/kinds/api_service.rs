@@ -66,19 +66,24 @@ impl Resource for APIService {
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
         vec![
             name_cell(&self.metadata),
-            self.spec.as_ref().and_then(|s| s.service.as_ref()).map_or_else(
-                || "Local".to_owned(),
-                |s| format!("{}/{}", text(&s.namespace), text(&s.name)),
-            )
-            .into(),
-            self.status.iter().filter_map(|s| s.conditions.as_ref()).flatten().find(|c| c.type_ == "Available").map_or_else(
-                || "Unknown".to_owned(),
-                |c| match (c.status.as_str(), text(&c.reason)) {
-                    ("True", _) | (_, "") => c.status.clone(),
-                    (status, reason) => format!("{status} ({reason})"),
-                },
-            )
-            .into(),
+            self.spec
+                .as_ref()
+                .and_then(|s| s.service.as_ref())
+                .map_or_else(|| "Local".to_owned(), |s| format!("{}/{}", text(&s.namespace), text(&s.name)))
+                .into(),
+            self.status
+                .iter()
+                .filter_map(|s| s.conditions.as_ref())
+                .flatten()
+                .find(|c| c.type_ == "Available")
+                .map_or_else(
+                    || "Unknown".to_owned(),
+                    |c| match (c.status.as_str(), text(&c.reason)) {
+                        ("True", _) | (_, "") => c.status.clone(),
+                        (status, reason) => format!("{status} ({reason})"),
+                    },
+                )
+                .into(),
             age_cell(&self.metadata, now),
         ]
     }

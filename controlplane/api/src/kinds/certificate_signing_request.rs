@@ -17,8 +17,14 @@ impl Resource for CertificateSigningRequest {
             Column::NAME,
             Column::AGE,
             Column::text("SignerName", "signerName indicates the requested signer, and is a qualified name."),
-            Column::text("Requestor", "username contains the name of the user that created the CertificateSigningRequest."),
-            Column::text("RequestedDuration", "expirationSeconds is the requested duration of validity of the issued certificate."),
+            Column::text(
+                "Requestor",
+                "username contains the name of the user that created the CertificateSigningRequest.",
+            ),
+            Column::text(
+                "RequestedDuration",
+                "expirationSeconds is the requested duration of validity of the issued certificate.",
+            ),
             Column::text("Condition", "conditions applied to the request."),
         ],
         ..Info::cluster("certificatesigningrequests", "certificatesigningrequest")
@@ -41,7 +47,11 @@ impl Resource for CertificateSigningRequest {
         let at = Path::new("spec");
         let spec = &self.spec;
         if !spec.request.0.starts_with(b"-----BEGIN CERTIFICATE REQUEST-----") {
-            errors.invalid(&at.child("request"), crate::validation::json(&spec.request), "PEM block type must be CERTIFICATE REQUEST");
+            errors.invalid(
+                &at.child("request"),
+                crate::validation::json(&spec.request),
+                "PEM block type must be CERTIFICATE REQUEST",
+            );
         }
         if list(&spec.usages).is_empty() {
             errors.required(&at.child("usages"), "");
@@ -67,7 +77,14 @@ impl Resource for CertificateSigningRequest {
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
         let status = self.status.as_ref();
         let has = |name: &str| status.is_some_and(|s| list(&s.conditions).iter().any(|c| c.type_ == name));
-        let mut condition = if has("Denied") { "Denied" } else if has("Approved") { "Approved" } else { "Pending" }.to_owned();
+        let mut condition = if has("Denied") {
+            "Denied"
+        } else if has("Approved") {
+            "Approved"
+        } else {
+            "Pending"
+        }
+        .to_owned();
         if has("Failed") {
             condition.push_str(",Failed");
         }

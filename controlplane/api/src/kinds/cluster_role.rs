@@ -2,14 +2,17 @@
 
 use k8s_openapi::api::rbac::v1::ClusterRole;
 
-use super::fields::list;
 use super::access::validate_rules;
+use super::fields::list;
 use crate::kind::{Info, NameRule, Resource, Scope};
 use crate::validation::{Errors, Path, validate_label_selector};
 
 impl Resource for ClusterRole {
-    const INFO: Info =
-        Info { name_rule: NameRule::PathSegment, create_on_update: true, ..Info::cluster("clusterroles", "clusterrole") };
+    const INFO: Info = Info {
+        name_rule: NameRule::PathSegment,
+        create_on_update: true,
+        ..Info::cluster("clusterroles", "clusterrole")
+    };
 
     fn validate(&self, errors: &mut Errors) {
         validate_rules(list(&self.rules), Scope::Cluster, errors);

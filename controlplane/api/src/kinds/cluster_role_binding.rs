@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 
-use super::fields::list;
 use super::access::{BINDING_COLUMNS, binding_row, default_binding, validate_binding, validate_role_kept};
+use super::fields::list;
 use crate::kind::{Info, NameRule, Resource, Scope};
 use crate::table::Cell;
 use crate::validation::Errors;

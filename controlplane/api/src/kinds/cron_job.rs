@@ -21,7 +21,10 @@ impl Resource for CronJob {
             Column::NAME,
             Column::text("Schedule", "The schedule in Cron format, see https://en.wikipedia.org/wiki/Cron."),
             Column::text("Timezone", "The time zone name for the given schedule."),
-            Column { type_: "boolean", ..Column::text("Suspend", "This flag tells the controller to suspend subsequent executions.") },
+            Column {
+                type_: "boolean",
+                ..Column::text("Suspend", "This flag tells the controller to suspend subsequent executions.")
+            },
             Column::integer("Active", "A list of pointers to currently running jobs."),
             Column::text("Last Schedule", "Information when was the last time the job was successfully scheduled."),
             Column::AGE,
@@ -121,7 +124,11 @@ fn validate_schedule(spec: &CronJobSpec, at: &Path<'_>, errors: &mut Errors) {
     match spec.time_zone.as_deref() {
         Some("") => errors.invalid(&zone_at, "", "timeZone must be nil or non-empty string"),
         Some(zone) if zone.eq_ignore_ascii_case("local") => {
-            errors.invalid(&zone_at, zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
+            errors.invalid(
+                &zone_at,
+                zone,
+                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+            );
         }
         _ => {}
     }
@@ -138,7 +145,11 @@ const PARTS: [Part; 5] = [
     Part { low: 0, high: 59, names: &[] },
     Part { low: 0, high: 23, names: &[] },
     Part { low: 1, high: 31, names: &[] },
-    Part { low: 1, high: 12, names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"] },
+    Part {
+        low: 1,
+        high: 12,
+        names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
+    },
     Part { low: 0, high: 6, names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"] },
 ];
 
@@ -146,7 +157,9 @@ const PARTS: [Part; 5] = [
 fn check_schedule(schedule: &str) -> Result<(), String> {
     if let Some(word) = schedule.strip_prefix('@') {
         return match word.split_once(' ') {
-            None if matches!(word, "yearly" | "annually" | "monthly" | "weekly" | "daily" | "midnight" | "hourly") => Ok(()),
+            None if matches!(word, "yearly" | "annually" | "monthly" | "weekly" | "daily" | "midnight" | "hourly") => {
+                Ok(())
+            }
             Some(("every", duration)) if is_duration(duration) => Ok(()),
             Some(("every", _)) => Err(format!("failed to parse duration {schedule}: time: invalid duration")),
             _ => Err(format!("unrecognized descriptor: {schedule}")),
@@ -156,7 +169,10 @@ fn check_schedule(schedule: &str) -> Result<(), String> {
     if fields.len() != PARTS.len() {
         return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
     }
-    fields.iter().zip(&PARTS).try_for_each(|(field, part)| field.split(',').try_for_each(|range| check_range(range, part)))
+    fields
+        .iter()
+        .zip(&PARTS)
+        .try_for_each(|(field, part)| field.split(',').try_for_each(|range| check_range(range, part)))
 }
 
 fn is_duration(text: &str) -> bool {

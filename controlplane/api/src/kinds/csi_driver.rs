@@ -12,11 +12,38 @@ impl Resource for CSIDriver {
     const INFO: Info = Info {
         columns: &[
             Column::NAME,
-            Column { type_: "boolean", ..Column::text("AttachRequired", "attachRequired indicates this CSI volume driver requires an attach operation") },
-            Column { type_: "boolean", ..Column::text("PodInfoOnMount", "podInfoOnMount indicates this CSI volume driver requires additional pod information") },
-            Column { type_: "boolean", ..Column::text("StorageCapacity", "storageCapacity indicates that the CSI volume driver wants pod scheduling to consider the storage capacity") },
-            Column::text("TokenRequests", "tokenRequests indicates the CSI driver needs pods' service account tokens it is mounting volume for"),
-            Column { type_: "boolean", ..Column::text("RequiresRepublish", "requiresRepublish indicates the CSI driver wants `NodePublishVolume` being periodically called") },
+            Column {
+                type_: "boolean",
+                ..Column::text(
+                    "AttachRequired",
+                    "attachRequired indicates this CSI volume driver requires an attach operation",
+                )
+            },
+            Column {
+                type_: "boolean",
+                ..Column::text(
+                    "PodInfoOnMount",
+                    "podInfoOnMount indicates this CSI volume driver requires additional pod information",
+                )
+            },
+            Column {
+                type_: "boolean",
+                ..Column::text(
+                    "StorageCapacity",
+                    "storageCapacity indicates that the CSI volume driver wants pod scheduling to consider the storage capacity",
+                )
+            },
+            Column::text(
+                "TokenRequests",
+                "tokenRequests indicates the CSI driver needs pods' service account tokens it is mounting volume for",
+            ),
+            Column {
+                type_: "boolean",
+                ..Column::text(
+                    "RequiresRepublish",
+                    "requiresRepublish indicates the CSI driver wants `NodePublishVolume` being periodically called",
+                )
+            },
             Column::text("Modes", "volumeLifecycleModes defines what kind of volumes this CSI volume driver supports."),
             Column::AGE,
         ],

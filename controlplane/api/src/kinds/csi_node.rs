@@ -34,10 +34,6 @@ impl Resource for CSINode {
     }
 
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
-        vec![
-            name_cell(&self.metadata),
-            self.spec.drivers.len().into(),
-            age_cell(&self.metadata, now),
-        ]
+        vec![name_cell(&self.metadata), self.spec.drivers.len().into(), age_cell(&self.metadata, now)]
     }
 }

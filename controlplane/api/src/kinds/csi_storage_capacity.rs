@@ -11,8 +11,14 @@ impl Resource for CSIStorageCapacity {
     const INFO: Info = Info {
         columns: &[
             Column::NAME,
-            Column::text("StorageClassName", "storageClassName represents the name of the StorageClass that the reported capacity applies to."),
-            Column::text("Capacity", "capacity is the value reported by the CSI driver in its GetCapacityResponse for a GetCapacityRequest that matches the previous fields."),
+            Column::text(
+                "StorageClassName",
+                "storageClassName represents the name of the StorageClass that the reported capacity applies to.",
+            ),
+            Column::text(
+                "Capacity",
+                "capacity is the value reported by the CSI driver in its GetCapacityResponse for a GetCapacityRequest that matches the previous fields.",
+            ),
         ],
         ..Info::namespaced("csistoragecapacities", "csistoragecapacity")
     };

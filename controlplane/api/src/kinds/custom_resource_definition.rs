@@ -54,8 +54,11 @@ impl Resource for CustomResourceDefinition {
             other => errors.not_supported(&at.child("scope"), other, &["Cluster", "Namespaced"]),
         }
         if spec.versions.iter().filter(|v| v.storage).count() != 1 {
-            errors.invalid(&at.child("versions"), crate::validation::json(&spec.versions.iter().map(|v| &v.name).collect::<Vec<_>>()),
-                "must have exactly one version marked as storage version");
+            errors.invalid(
+                &at.child("versions"),
+                crate::validation::json(&spec.versions.iter().map(|v| &v.name).collect::<Vec<_>>()),
+                "must have exactly one version marked as storage version",
+            );
         }
         for (i, version) in spec.versions.iter().enumerate() {
             let all = at.child("versions");
@@ -88,7 +91,9 @@ impl Resource for CustomResourceDefinition {
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         let at = Path::new("spec");
-        for (field, new, old) in [("group", &self.spec.group, &old.spec.group), ("scope", &self.spec.scope, &old.spec.scope)] {
+        for (field, new, old) in
+            [("group", &self.spec.group, &old.spec.group), ("scope", &self.spec.scope, &old.spec.scope)]
+        {
             if new != old {
                 errors.invalid(&at.child(field), new, IMMUTABLE);
             }

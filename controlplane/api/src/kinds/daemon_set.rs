@@ -18,12 +18,27 @@ impl Resource for DaemonSet {
         subresources: &[Subresource::Status],
         columns: &[
             Column::NAME,
-            Column::integer("Desired", "The total number of nodes that should be running the daemon pod (including nodes correctly running the daemon pod)."),
-            Column::integer("Current", "The number of nodes that are running at least 1 daemon pod and are supposed to run the daemon pod."),
-            Column::integer("Ready", "numberReady is the number of nodes that should be running the daemon pod and have one or more of the daemon pod running with a Ready Condition."),
+            Column::integer(
+                "Desired",
+                "The total number of nodes that should be running the daemon pod (including nodes correctly running the daemon pod).",
+            ),
+            Column::integer(
+                "Current",
+                "The number of nodes that are running at least 1 daemon pod and are supposed to run the daemon pod.",
+            ),
+            Column::integer(
+                "Ready",
+                "numberReady is the number of nodes that should be running the daemon pod and have one or more of the daemon pod running with a Ready Condition.",
+            ),
             Column::integer("Up-to-date", "The total number of nodes that are running updated daemon pod"),
-            Column::integer("Available", "The number of nodes that should be running the daemon pod and have one or more of the daemon pod running and available (ready for at least spec.minReadySeconds)"),
-            Column::text("Node Selector", "NodeSelector is a selector which must be true for the pod to fit on a node."),
+            Column::integer(
+                "Available",
+                "The number of nodes that should be running the daemon pod and have one or more of the daemon pod running and available (ready for at least spec.minReadySeconds)",
+            ),
+            Column::text(
+                "Node Selector",
+                "NodeSelector is a selector which must be true for the pod to fit on a node.",
+            ),
             Column::AGE,
             Column::text("Containers", "Names of each container in the template.").wide(),
             Column::text("Images", "Images referenced by each container in the template.").wide(),
@@ -54,7 +69,12 @@ impl Resource for DaemonSet {
         let spec = self.spec.as_ref().unwrap_or(&empty);
         let at = Path::new("spec");
         let template_at = at.child("template");
-        workload::validate_selector(&spec.selector, "empty selector is invalid for daemonset", &at.child("selector"), errors);
+        workload::validate_selector(
+            &spec.selector,
+            "empty selector is invalid for daemonset",
+            &at.child("selector"),
+            errors,
+        );
         if let Ok(selector) = Selector::from_label_selector(&spec.selector) {
             workload::validate_matches(&selector, &spec.template, &template_at, errors);
         }
@@ -63,7 +83,11 @@ impl Resource for DaemonSet {
         workload::validate_runs_forever(&spec.template, deadline, &template_at, errors);
         validate_non_negative(spec.min_ready_seconds.unwrap_or_default(), &at.child("minReadySeconds"), errors);
         validate_strategy(spec.update_strategy.as_ref(), &at.child("updateStrategy"), errors);
-        validate_non_negative(spec.revision_history_limit.unwrap_or_default(), &at.child("revisionHistoryLimit"), errors);
+        validate_non_negative(
+            spec.revision_history_limit.unwrap_or_default(),
+            &at.child("revisionHistoryLimit"),
+            errors,
+        );
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
@@ -156,15 +180,29 @@ mod tests {
 
     #[test]
     fn daemon_sets() {
-        let set = |rest: Value| with(json!({"metadata": {"name": "d", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}}), rest);
-        let check = |spec: Value, expected: &[&str]| expect(&faults::<DaemonSet>(set(json!({ "spec": spec }))), expected);
+        let set = |rest: Value| {
+            with(
+                json!({"metadata": {"name": "d", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}}),
+                rest,
+            )
+        };
+        let check =
+            |spec: Value, expected: &[&str]| expect(&faults::<DaemonSet>(set(json!({ "spec": spec }))), expected);
         check(json!({}), &[]);
         check(
             json!({"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}),
-            &["spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero"],
+            &[
+                "spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero",
+            ],
         );
-        check(json!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}}), &["spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0"]);
-        check(json!({"selector": {"matchLabels": null}}), &["spec.selector: Invalid value: {}: empty selector is invalid for daemonset"]);
+        check(
+            json!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}}),
+            &["spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0"],
+        );
+        check(
+            json!({"selector": {"matchLabels": null}}),
+            &["spec.selector: Invalid value: {}: empty selector is invalid for daemonset"],
+        );
         let status = json!({"status": {"desiredNumberScheduled": 3, "currentNumberScheduled": 2, "numberReady": 1, "numberMisscheduled": 0}});
         assert_eq!(row::<DaemonSet>(set(status)), "d|3|2|1|0|0|<none>|5m|c|i:1|a=b");
     }

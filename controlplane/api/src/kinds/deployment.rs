@@ -23,8 +23,14 @@ impl Resource for Deployment {
         columns: &[
             Column::NAME,
             Column::text("Ready", "Number of the pod with ready state"),
-            Column::text("Up-to-date", "Total number of non-terminating pods targeted by this deployment that have the desired template spec."),
-            Column::text("Available", "Total number of available non-terminating pods (ready for at least minReadySeconds) targeted by this deployment."),
+            Column::text(
+                "Up-to-date",
+                "Total number of non-terminating pods targeted by this deployment that have the desired template spec.",
+            ),
+            Column::text(
+                "Available",
+                "Total number of available non-terminating pods (ready for at least minReadySeconds) targeted by this deployment.",
+            ),
             Column::AGE,
             Column::text("Containers", "Names of each container in the template.").wide(),
             Column::text("Images", "Images referenced by each container in the template.").wide(),
@@ -177,8 +183,14 @@ mod tests {
     fn defaults() {
         let made: Deployment = created(deployment(json!({})));
         let spec = serde_json::to_value(made.spec.unwrap()).unwrap();
-        assert_eq!(spec["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}));
-        assert_eq!((&spec["replicas"], &spec["revisionHistoryLimit"], &spec["progressDeadlineSeconds"]), (&json!(1), &json!(10), &json!(600)));
+        assert_eq!(
+            spec["strategy"],
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}})
+        );
+        assert_eq!(
+            (&spec["replicas"], &spec["revisionHistoryLimit"], &spec["progressDeadlineSeconds"]),
+            (&json!(1), &json!(10), &json!(600))
+        );
         assert_eq!(spec["template"]["spec"]["restartPolicy"], "Always");
         // Only a Pod itself has these.
         assert_eq!(spec["template"]["spec"].get("enableServiceLinks"), None);
@@ -191,9 +203,14 @@ mod tests {
         check(json!({"replicas": -1}), &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]);
         check(
             json!({"selector": {"matchLabels": {"a": "c"}}}),
-            &["spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"],
+            &[
+                "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`",
+            ],
         );
-        check(json!({"selector": {"matchLabels": null}}), &["spec.selector: Invalid value: {}: empty selector is invalid for deployment"]);
+        check(
+            json!({"selector": {"matchLabels": null}}),
+            &["spec.selector: Invalid value: {}: empty selector is invalid for deployment"],
+        );
         check(
             json!({"template": {"spec": {"restartPolicy": "Never", "activeDeadlineSeconds": 5, "containers": [{"name": "c"}]}}}),
             &[
@@ -225,7 +242,9 @@ mod tests {
 
     #[test]
     fn changed_deployments() {
-        let new = deployment(json!({"selector": {"matchLabels": {"a": "b", "c": "d"}}, "template": {"metadata": {"labels": {"c": "d"}}}}));
+        let new = deployment(
+            json!({"selector": {"matchLabels": {"a": "b", "c": "d"}}, "template": {"metadata": {"labels": {"c": "d"}}}}),
+        );
         expect(
             &update_faults::<Deployment>(deployment(json!({})), new),
             &["spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\",\"c\":\"d\"}}: field is immutable"],
@@ -234,7 +253,10 @@ mod tests {
 
     #[test]
     fn rows() {
-        let line = row::<Deployment>(with(deployment(json!({"replicas": 3})), json!({"status": {"readyReplicas": 1, "updatedReplicas": 2, "availableReplicas": 1}})));
+        let line = row::<Deployment>(with(
+            deployment(json!({"replicas": 3})),
+            json!({"status": {"readyReplicas": 1, "updatedReplicas": 2, "availableReplicas": 1}}),
+        ));
         assert_eq!(line, "d|1/3|2|1|5m|c|i:1|a=b");
     }
 }

@@ -176,10 +176,18 @@ mod tests {
 
     #[test]
     fn slices() {
-        let slice = |rest: Value| with(json!({"metadata": {"name": "e", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "addressType": "IPv4", "endpoints": []}), rest);
+        let slice = |rest: Value| {
+            with(
+                json!({"metadata": {"name": "e", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "addressType": "IPv4", "endpoints": []}),
+                rest,
+            )
+        };
         let check = |rest: Value, expected: &[&str]| expect(&faults::<EndpointSlice>(slice(rest)), expected);
         check(json!({"endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]}), &[]);
-        check(json!({"addressType": "IPX"}), &["addressType: Unsupported value: \"IPX\": supported values: \"FQDN\", \"IPv4\", \"IPv6\""]);
+        check(
+            json!({"addressType": "IPX"}),
+            &["addressType: Unsupported value: \"IPX\": supported values: \"FQDN\", \"IPv4\", \"IPv6\""],
+        );
         check(
             json!({"endpoints": [{"addresses": []}, {"addresses": ["::2"], "hostname": "A"}], "ports": [{"name": "a"}, {"name": "a", "protocol": "X"}]}),
             &[
@@ -190,11 +198,16 @@ mod tests {
                 "ports[1].protocol: Unsupported value: \"X\"",
             ],
         );
-        expect(&update_faults::<EndpointSlice>(slice(json!({})), slice(json!({"addressType": "IPv6"}))), &["addressType: Invalid value: \"IPv6\": field is immutable"]);
+        expect(
+            &update_faults::<EndpointSlice>(slice(json!({})), slice(json!({"addressType": "IPv6"}))),
+            &["addressType: Invalid value: \"IPv6\": field is immutable"],
+        );
         let line = |rest: Value| row::<EndpointSlice>(slice(rest));
         assert_eq!(line(json!({})), "e|IPv4|<unset>|<unset>|5m");
         assert_eq!(
-            line(json!({"ports": [{"port": 80}, {"name": "a"}], "endpoints": [{"addresses": ["1", "2"]}, {"addresses": ["3", "4"]}]})),
+            line(
+                json!({"ports": [{"port": 80}, {"name": "a"}], "endpoints": [{"addresses": ["1", "2"]}, {"addresses": ["3", "4"]}]})
+            ),
             "e|IPv4|80,a|1,2,3 + 1 more...|5m"
         );
     }

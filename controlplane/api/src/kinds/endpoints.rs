@@ -141,7 +141,13 @@ mod tests {
         let ip = |n: u8| json!({"ip": format!("10.0.0.{n}")});
         let line = |subsets: Value| row::<Endpoints>(of(subsets));
         assert_eq!(line(json!(null)), "e|<none>|5m");
-        assert_eq!(line(json!([{"addresses": [ip(1)], "ports": [{"port": 80}, {"port": 81}]}])), "e|10.0.0.1:80,10.0.0.1:81|5m");
-        assert_eq!(line(json!([{"addresses": [ip(1), ip(2), ip(3), ip(4), ip(5)]}])), "e|10.0.0.1,10.0.0.2,10.0.0.3 + 2 more...|5m");
+        assert_eq!(
+            line(json!([{"addresses": [ip(1)], "ports": [{"port": 80}, {"port": 81}]}])),
+            "e|10.0.0.1:80,10.0.0.1:81|5m"
+        );
+        assert_eq!(
+            line(json!([{"addresses": [ip(1), ip(2), ip(3), ip(4), ip(5)]}])),
+            "e|10.0.0.1,10.0.0.2,10.0.0.3 + 2 more...|5m"
+        );
     }
 }

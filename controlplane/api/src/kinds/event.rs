@@ -121,7 +121,9 @@ impl Resource for Event {
 }
 
 fn source(event: &Event) -> String {
-    let or = |a: &Option<String>, b: &Option<String>| if text(a).is_empty() { text(b).to_owned() } else { text(a).to_owned() };
+    let or = |a: &Option<String>, b: &Option<String>| {
+        if text(a).is_empty() { text(b).to_owned() } else { text(a).to_owned() }
+    };
     let old = event.source.clone().unwrap_or_default();
     let component = or(&old.component, &event.reporting_component);
     let host = or(&old.host, &event.reporting_instance);
@@ -160,14 +162,31 @@ mod tests {
 
     #[test]
     fn events() {
-        let event = |rest: Value| with(json!({"metadata": {"name": "e", "namespace": "n"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "n"}}), rest);
+        let event = |rest: Value| {
+            with(
+                json!({"metadata": {"name": "e", "namespace": "n"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "n"}}),
+                rest,
+            )
+        };
         let check = |rest: Value, expected: &[&str]| expect(&faults::<Event>(event(rest)), expected);
         check(json!({}), &[]);
-        check(json!({"involvedObject": {"namespace": "m"}}), &["involvedObject.namespace: Invalid value: \"m\": does not match event.namespace"]);
-        check(json!({"involvedObject": {"namespace": null}}), &["involvedObject.namespace: Invalid value: \"\": does not match event.namespace"]);
+        check(
+            json!({"involvedObject": {"namespace": "m"}}),
+            &["involvedObject.namespace: Invalid value: \"m\": does not match event.namespace"],
+        );
+        check(
+            json!({"involvedObject": {"namespace": null}}),
+            &["involvedObject.namespace: Invalid value: \"\": does not match event.namespace"],
+        );
         check(
             json!({"eventTime": "2024-05-01T11:55:00Z", "reason": "R"}),
-            &["reportingController: Required value", "reportingController: Invalid value", "reportingController: Invalid value", "reportingInstance: Required value", "action: Required value"],
+            &[
+                "reportingController: Required value",
+                "reportingController: Invalid value",
+                "reportingController: Invalid value",
+                "reportingInstance: Required value",
+                "action: Required value",
+            ],
         );
         let old = json!({"type": "Normal", "reason": "Pulled", "message": "done ", "source": {"component": "kubelet", "host": "h"},
             "firstTimestamp": "2024-05-01T11:50:00Z", "lastTimestamp": "2024-05-01T11:59:00Z", "count": 3});

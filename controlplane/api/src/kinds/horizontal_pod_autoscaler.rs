@@ -1,8 +1,8 @@
 //! HorizontalPodAutoscaler, `autoscaling/v2`: replicas that follow metrics. It is the version that is stored.
 
 use k8s_openapi::api::autoscaling::v2::{
-    HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus, MetricSpec, MetricStatus,
-    MetricTarget, MetricValueStatus, ResourceMetricSource,
+    HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus, MetricSpec,
+    MetricStatus, MetricTarget, MetricValueStatus, ResourceMetricSource,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -25,11 +25,26 @@ const POLICIES: [&str; 3] = ["Disabled", "Max", "Min"];
 
 pub(super) const COLUMNS: &[Column] = &[
     Column::NAME,
-    Column::text("Reference", "scaleTargetRef points to the target resource to scale, and is used to the pods for which metrics should be collected, as well as to actually change the replica count."),
-    Column::text("Targets", "metrics contains the specifications for which to use to calculate the desired replica count (the maximum replica count across all metrics will be used)."),
-    Column::text("MinPods", "minReplicas is the lower limit for the number of replicas to which the autoscaler can scale down."),
-    Column::text("MaxPods", "maxReplicas is the upper limit for the number of replicas to which the autoscaler can scale up."),
-    Column::integer("Replicas", "currentReplicas is current number of replicas of pods managed by this autoscaler, as last seen by the autoscaler."),
+    Column::text(
+        "Reference",
+        "scaleTargetRef points to the target resource to scale, and is used to the pods for which metrics should be collected, as well as to actually change the replica count.",
+    ),
+    Column::text(
+        "Targets",
+        "metrics contains the specifications for which to use to calculate the desired replica count (the maximum replica count across all metrics will be used).",
+    ),
+    Column::text(
+        "MinPods",
+        "minReplicas is the lower limit for the number of replicas to which the autoscaler can scale down.",
+    ),
+    Column::text(
+        "MaxPods",
+        "maxReplicas is the upper limit for the number of replicas to which the autoscaler can scale up.",
+    ),
+    Column::integer(
+        "Replicas",
+        "currentReplicas is current number of replicas of pods managed by this autoscaler, as last seen by the autoscaler.",
+    ),
     Column::AGE,
 ];
 
@@ -49,7 +64,9 @@ impl Resource for HorizontalPodAutoscaler {
         spec.min_replicas.get_or_insert(1);
         if list(&spec.metrics).is_empty() {
             let target = MetricTarget {
-                type_: "Utilization".to_owned(), average_utilization: Some(CPU_UTILIZATION), ..Default::default()
+                type_: "Utilization".to_owned(),
+                average_utilization: Some(CPU_UTILIZATION),
+                ..Default::default()
             };
             let cpu = ResourceMetricSource { name: "cpu".to_owned(), target };
             let metric = MetricSpec { type_: "Resource".to_owned(), resource: Some(cpu), ..Default::default() };
@@ -82,7 +99,9 @@ impl Resource for HorizontalPodAutoscaler {
             validate_metric(metric, &at.child("metrics").index(i), errors);
         }
         let at = at.child("behavior");
-        for (field, rules) in spec.behavior.iter().flat_map(|b| [("scaleUp", &b.scale_up), ("scaleDown", &b.scale_down)]) {
+        for (field, rules) in
+            spec.behavior.iter().flat_map(|b| [("scaleUp", &b.scale_up), ("scaleDown", &b.scale_down)])
+        {
             if let Some(rules) = rules {
                 validate_scaling(rules, &at.child(field), errors);
             }
@@ -93,8 +112,10 @@ impl Resource for HorizontalPodAutoscaler {
         let empty = HorizontalPodAutoscalerStatus::default();
         let status = self.status.as_ref().unwrap_or(&empty);
         let at = Path::new("status");
-        let numbers =
-            [("currentReplicas", status.current_replicas.unwrap_or_default()), ("desiredReplicas", status.desired_replicas)];
+        let numbers = [
+            ("currentReplicas", status.current_replicas.unwrap_or_default()),
+            ("desiredReplicas", status.desired_replicas),
+        ];
         for (field, n) in numbers.into_iter().filter(|(_, n)| *n < 0) {
             errors.invalid(&at.child(field), n, "must be greater than or equal to 0");
         }
@@ -102,8 +123,15 @@ impl Resource for HorizontalPodAutoscaler {
 
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
         let reference = &self.spec.scale_target_ref;
-        row_of(&self.metadata, (&reference.kind, &reference.name), targets(self), self.spec.min_replicas, self.spec.max_replicas,
-            self.status.as_ref().and_then(|s| s.current_replicas).unwrap_or_default(), now)
+        row_of(
+            &self.metadata,
+            (&reference.kind, &reference.name),
+            targets(self),
+            self.spec.min_replicas,
+            self.spec.max_replicas,
+            self.status.as_ref().and_then(|s| s.current_replicas).unwrap_or_default(),
+            now,
+        )
     }
 }
 
@@ -218,9 +246,10 @@ fn validate_named_target((name, field): (&str, &str), target: &MetricTarget, at:
     }
     for (field, quantity) in [("value", &target.value), ("averageValue", &target.average_value)] {
         if let Some(q) = quantity
-            && Amount::of(q).map_or(true, |a| a <= Amount::ZERO) {
-                errors.invalid(&at.child(field), &q.0, "must be positive");
-            }
+            && Amount::of(q).map_or(true, |a| a <= Amount::ZERO)
+        {
+            errors.invalid(&at.child(field), &q.0, "must be positive");
+        }
     }
     let resource = field == "name";
     if resource && target.average_utilization.is_none() && target.average_value.is_none() {
@@ -289,15 +318,16 @@ fn targets(autoscaler: &HorizontalPodAutoscaler) -> String {
 
 fn target(spec: &MetricSpec, status: Option<&MetricStatus>) -> String {
     let status = |pick: fn(&MetricStatus) -> Option<&MetricValueStatus>| status.and_then(pick);
-    let by_resource = |name: &str, target: &MetricTarget, current: Option<&MetricValueStatus>| match &target.average_value {
-        Some(wanted) => format!("{name}: {}/{}", amount(current.and_then(|c| c.average_value.as_ref())), wanted.0),
-        None => {
-            let now = current.and_then(|c| c.average_utilization);
-            let now = now.map_or_else(|| "<unknown>".to_owned(), |n| format!("{n}%"));
-            let wanted = target.average_utilization.map_or_else(|| "<auto>".to_owned(), |n| format!("{n}%"));
-            format!("{name}: {now}/{wanted}")
-        }
-    };
+    let by_resource =
+        |name: &str, target: &MetricTarget, current: Option<&MetricValueStatus>| match &target.average_value {
+            Some(wanted) => format!("{name}: {}/{}", amount(current.and_then(|c| c.average_value.as_ref())), wanted.0),
+            None => {
+                let now = current.and_then(|c| c.average_utilization);
+                let now = now.map_or_else(|| "<unknown>".to_owned(), |n| format!("{n}%"));
+                let wanted = target.average_utilization.map_or_else(|| "<auto>".to_owned(), |n| format!("{n}%"));
+                format!("{name}: {now}/{wanted}")
+            }
+        };
     let by_value = |target: &MetricTarget, current: Option<&MetricValueStatus>| match &target.average_value {
         Some(wanted) => format!("{}/{} (avg)", amount(current.and_then(|c| c.average_value.as_ref())), wanted.0),
         None => {

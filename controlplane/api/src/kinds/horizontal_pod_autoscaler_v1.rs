@@ -134,7 +134,9 @@ fn from_v2(stored: v2::HorizontalPodAutoscaler) -> HorizontalPodAutoscaler {
             max_replicas: stored.spec.max_replicas,
             min_replicas: stored.spec.min_replicas,
             scale_target_ref: CrossVersionObjectReference {
-                api_version: reference.api_version, kind: reference.kind, name: reference.name,
+                api_version: reference.api_version,
+                kind: reference.kind,
+                name: reference.name,
             },
             target_cpu_utilization_percentage: target,
         },
@@ -147,7 +149,9 @@ fn to_v2(shown: HorizontalPodAutoscaler) -> v2::HorizontalPodAutoscaler {
     let mut metrics: Vec<v2::MetricSpec> = take(&mut metadata, METRICS).unwrap_or_default();
     if let Some(percent) = shown.spec.target_cpu_utilization_percentage {
         let target = v2::MetricTarget {
-            type_: "Utilization".to_owned(), average_utilization: Some(percent), ..Default::default()
+            type_: "Utilization".to_owned(),
+            average_utilization: Some(percent),
+            ..Default::default()
         };
         let cpu = v2::ResourceMetricSource { name: "cpu".to_owned(), target };
         let metric = v2::MetricSpec { type_: "Resource".to_owned(), resource: Some(cpu), ..Default::default() };
@@ -176,7 +180,9 @@ fn to_v2(shown: HorizontalPodAutoscaler) -> v2::HorizontalPodAutoscaler {
             metrics: if metrics.is_empty() { None } else { Some(metrics) },
             min_replicas: shown.spec.min_replicas,
             scale_target_ref: v2::CrossVersionObjectReference {
-                api_version: reference.api_version, kind: reference.kind, name: reference.name,
+                api_version: reference.api_version,
+                kind: reference.kind,
+                name: reference.name,
             },
         },
         status,

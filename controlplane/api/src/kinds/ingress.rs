@@ -23,7 +23,10 @@ impl Resource for Ingress {
         subresources: &[Subresource::Status],
         columns: &[
             Column::NAME,
-            Column::text("Class", "The name of the IngressClass resource that should be used for additional configuration"),
+            Column::text(
+                "Class",
+                "The name of the IngressClass resource that should be used for additional configuration",
+            ),
             Column::text("Hosts", "Hosts that incoming requests are matched against before the ingress rule"),
             Column::text("Address", "Address is a list containing ingress points for the load-balancer"),
             Column::text("Ports", "Ports of TLS configurations that open"),

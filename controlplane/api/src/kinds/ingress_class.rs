@@ -99,7 +99,11 @@ fn validate_prefixed_path(value: &str, at: &Path<'_>, errors: &mut Errors) {
             errors.invalid_each(at, host, dns1123_subdomain(host));
             let bad = |b: u8| !b.is_ascii_alphanumeric() && !b"/-._~!$&'()*+,;=:@%".contains(&b);
             if path.bytes().any(bad) {
-                errors.invalid(at, path, "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')");
+                errors.invalid(
+                    at,
+                    path,
+                    "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')",
+                );
             }
         }
         _ => errors.invalid(at, value, "must be a domain-prefixed path (such as \"acme.io/foo\")"),

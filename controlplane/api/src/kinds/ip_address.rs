@@ -16,7 +16,10 @@ impl Resource for IPAddress {
         name_rule: NameRule::PathSegment,
         columns: &[
             Column::NAME,
-            Column::text("ParentRef", "ParentRef references the resource that an IPAddress is attached to. An IPAddress must reference a parent object."),
+            Column::text(
+                "ParentRef",
+                "ParentRef references the resource that an IPAddress is attached to. An IPAddress must reference a parent object.",
+            ),
             Column::AGE,
         ],
         ..Info::cluster("ipaddresses", "ipaddress")

@@ -116,7 +116,11 @@ impl Resource for Job {
             ("selector", spec.selector != before.selector, json(&spec.selector)),
             ("completionMode", spec.completion_mode != before.completion_mode, json(&spec.completion_mode)),
             ("podFailurePolicy", spec.pod_failure_policy != before.pod_failure_policy, json(&spec.pod_failure_policy)),
-            ("backoffLimitPerIndex", spec.backoff_limit_per_index != before.backoff_limit_per_index, json(&spec.backoff_limit_per_index)),
+            (
+                "backoffLimitPerIndex",
+                spec.backoff_limit_per_index != before.backoff_limit_per_index,
+                json(&spec.backoff_limit_per_index),
+            ),
             ("managedBy", spec.managed_by != before.managed_by, json(&spec.managed_by)),
             ("successPolicy", spec.success_policy != before.success_policy, json(&spec.success_policy)),
         ] {
@@ -130,7 +134,13 @@ impl Resource for Job {
     fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
         let Some(s) = &self.status else { return };
         let at = Path::new("status");
-        for (field, count) in [("active", s.active), ("succeeded", s.succeeded), ("failed", s.failed), ("ready", s.ready), ("terminating", s.terminating)] {
+        for (field, count) in [
+            ("active", s.active),
+            ("succeeded", s.succeeded),
+            ("failed", s.failed),
+            ("ready", s.ready),
+            ("terminating", s.terminating),
+        ] {
             validate_non_negative(count.unwrap_or_default(), &at.child(field), errors);
         }
     }
@@ -260,7 +270,8 @@ fn validate_mode(spec: &JobSpec, at: &Path<'_>, errors: &mut Errors) {
             errors.required(&at.child("completions"), "when completion mode is Indexed");
         }
         if let Some(n) = spec.parallelism.filter(|n| *n > MAX_INDEXED_PARALLELISM) {
-            let detail = format!("must be less than or equal to {MAX_INDEXED_PARALLELISM} when completion mode is Indexed");
+            let detail =
+                format!("must be less than or equal to {MAX_INDEXED_PARALLELISM} when completion mode is Indexed");
             errors.invalid(&at.child("parallelism"), n, detail);
         }
     } else {
@@ -297,7 +308,9 @@ fn validate_failure_policy(spec: &JobSpec, policy: &PodFailurePolicy, at: &Path<
     for (i, rule) in policy.rules.iter().enumerate() {
         let at = rules_at.index(i);
         match rule.action.as_str() {
-            "" => errors.required(&at.child("action"), "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]"),
+            "" => {
+                errors.required(&at.child("action"), "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]")
+            }
             "FailIndex" if spec.backoff_limit_per_index.is_none() => {
                 errors.invalid(&at.child("action"), "FailIndex", "requires the backoffLimitPerIndex to be set");
             }

@@ -108,7 +108,13 @@ fn validate_item(item: &LimitRangeItem, at: &Path<'_>, errors: &mut Errors) {
             let Some(high) = high.get(name).filter(|high| low > high) else { continue };
             let list = at.child(field);
             // The value printed is that of the field the error is at.
-            let shown = if field == "min" || low_name.starts_with(if field == "default" { "default value" } else { "default request" }) { low } else { high };
+            let shown = if field == "min"
+                || low_name.starts_with(if field == "default" { "default value" } else { "default request" })
+            {
+                low
+            } else {
+                high
+            };
             let why = format!("{low_name} {low} is greater than {high_name} {high}");
             errors.invalid(&list.key(name), shown.to_string(), why);
         }
@@ -130,7 +136,10 @@ mod tests {
     fn a_containers_defaults_follow_its_bounds() {
         let one = |name: &str, amount: &str| Some([(name.to_owned(), Quantity(amount.to_owned()))].into());
         let mut item = LimitRangeItem {
-            type_: "Container".to_owned(), max: one("cpu", "1"), min: one("memory", "1Gi"), ..Default::default()
+            type_: "Container".to_owned(),
+            max: one("cpu", "1"),
+            min: one("memory", "1Gi"),
+            ..Default::default()
         };
         default_container(&mut item);
         assert_eq!(item.default, one("cpu", "1"));

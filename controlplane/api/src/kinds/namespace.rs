@@ -115,8 +115,13 @@ mod tests {
         assert_eq!(value["status"], json!({"phase": "Active"}));
         let finalizers = |f: Value| faults::<Namespace>(json!({"metadata": {"name": "a"}, "spec": {"finalizers": f}}));
         expect(&finalizers(json!(["a.io/b"])), &[]);
-        expect(&finalizers(json!(["mine"])), &["spec.finalizers: Invalid value: \"mine\": name is neither a standard finalizer name"]);
-        let line = row::<Namespace>(json!({"metadata": {"name": "a", "creationTimestamp": "2024-05-01T11:55:00Z"}, "status": {"phase": "Active"}}));
+        expect(
+            &finalizers(json!(["mine"])),
+            &["spec.finalizers: Invalid value: \"mine\": name is neither a standard finalizer name"],
+        );
+        let line = row::<Namespace>(
+            json!({"metadata": {"name": "a", "creationTimestamp": "2024-05-01T11:55:00Z"}, "status": {"phase": "Active"}}),
+        );
         assert_eq!(line, "a|Active|5m");
     }
 

@@ -63,7 +63,11 @@ impl Resource for NetworkPolicy {
         }
         let types = list(&spec.policy_types);
         if types.len() > 2 {
-            errors.invalid(&at.child("policyTypes"), json(&spec.policy_types), "may not specify more than two policyTypes");
+            errors.invalid(
+                &at.child("policyTypes"),
+                json(&spec.policy_types),
+                "may not specify more than two policyTypes",
+            );
             return;
         }
         for (i, name) in types.iter().enumerate().filter(|(_, t)| !matches!(t.as_str(), "Ingress" | "Egress")) {
@@ -171,8 +175,12 @@ mod tests {
     #[test]
     fn exceptions_lie_within_their_block() {
         let cases = [
-            ("10.1.0.0/16", "10.0.0.0/8", true), ("10.0.0.0/8", "10.0.0.0/8", false), ("11.0.0.0/16", "10.0.0.0/8", false),
-            ("10.0.0.0/24", "0.0.0.0/0", true), ("fd00:1::/32", "fd00::/8", true), ("10.0.0.0/8", "::/0", false),
+            ("10.1.0.0/16", "10.0.0.0/8", true),
+            ("10.0.0.0/8", "10.0.0.0/8", false),
+            ("11.0.0.0/16", "10.0.0.0/8", false),
+            ("10.0.0.0/24", "0.0.0.0/0", true),
+            ("fd00:1::/32", "fd00::/8", true),
+            ("10.0.0.0/8", "::/0", false),
         ];
         for (inner, outer, within) in cases {
             assert_eq!(is_strict_subset(inner, outer), within, "{inner} in {outer}");

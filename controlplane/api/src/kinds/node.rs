@@ -29,9 +29,21 @@ impl Resource for Node {
             Column::text("Version", "Kubelet Version reported by the node."),
             Column::text("Internal-IP", "List of addresses reachable to the node.").wide(),
             Column::text("External-IP", "List of addresses reachable to the node.").wide(),
-            Column::text("OS-Image", "OS Image reported by the node from /etc/os-release (e.g. Debian GNU/Linux 7 (wheezy)).").wide(),
-            Column::text("Kernel-Version", "Kernel Version reported by the node from 'uname -r' (e.g. 3.16.0-0.bpo.4-amd64).").wide(),
-            Column::text("Container-Runtime", "ContainerRuntime Version reported by the node through runtime remote API (e.g. containerd://1.4.2).").wide(),
+            Column::text(
+                "OS-Image",
+                "OS Image reported by the node from /etc/os-release (e.g. Debian GNU/Linux 7 (wheezy)).",
+            )
+            .wide(),
+            Column::text(
+                "Kernel-Version",
+                "Kernel Version reported by the node from 'uname -r' (e.g. 3.16.0-0.bpo.4-amd64).",
+            )
+            .wide(),
+            Column::text(
+                "Container-Runtime",
+                "ContainerRuntime Version reported by the node through runtime remote API (e.g. containerd://1.4.2).",
+            )
+            .wide(),
         ],
         ..Info::cluster("nodes", "node")
     };
@@ -199,10 +211,12 @@ mod tests {
 
     #[test]
     fn nodes() {
-        let node = |spec: Value, status: Value| json!({
-            "metadata": {"name": "n", "creationTimestamp": "2024-05-01T11:55:00Z", "labels": {"node-role.kubernetes.io/control-plane": "", "kubernetes.io/role": "edge"}},
-            "spec": spec, "status": status,
-        });
+        let node = |spec: Value, status: Value| {
+            json!({
+                "metadata": {"name": "n", "creationTimestamp": "2024-05-01T11:55:00Z", "labels": {"node-role.kubernetes.io/control-plane": "", "kubernetes.io/role": "edge"}},
+                "spec": spec, "status": status,
+            })
+        };
         let made: Node = created(node(json!({"podCIDR": "10.0.0.0/24"}), json!({"capacity": {"cpu": "4000m"}})));
         assert_eq!(made.spec.as_ref().unwrap().pod_cidrs, Some(vec!["10.0.0.0/24".to_owned()]));
         assert_eq!(made.status.as_ref().unwrap().allocatable.as_ref().unwrap()["cpu"].0, "4");
@@ -220,7 +234,10 @@ mod tests {
             ],
         );
         let change = |old: Value, new: Value| update_faults::<Node>(node(old, json!({})), node(new, json!({})));
-        expect(&change(json!({"podCIDR": "10.0.0.0/24"}), json!({"podCIDR": "10.0.1.0/24"})), &["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"]);
+        expect(
+            &change(json!({"podCIDR": "10.0.0.0/24"}), json!({"podCIDR": "10.0.1.0/24"})),
+            &["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"],
+        );
         expect(&change(json!({}), json!({"podCIDR": "10.0.1.0/24", "unschedulable": true})), &[]);
         let ready = json!({"conditions": [{"type": "Ready", "status": "True"}], "addresses": [{"type": "InternalIP", "address": "10.1.1.1"}],
             "nodeInfo": {"kubeletVersion": "v1", "osImage": "Debian", "kernelVersion": "", "containerRuntimeVersion": "x://1", "architecture": "",

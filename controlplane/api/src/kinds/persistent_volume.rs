@@ -124,8 +124,15 @@ impl Resource for PersistentVolume {
 /// The fields of the spec that say where the storage is, by name.
 fn sources(spec: &PersistentVolumeSpec) -> serde_json::Map<String, serde_json::Value> {
     const OTHERS: [&str; 9] = [
-        "accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy",
-        "storageClassName", "volumeAttributesClassName", "volumeMode",
+        "accessModes",
+        "capacity",
+        "claimRef",
+        "mountOptions",
+        "nodeAffinity",
+        "persistentVolumeReclaimPolicy",
+        "storageClassName",
+        "volumeAttributesClassName",
+        "volumeMode",
     ];
     let serde_json::Value::Object(mut fields) = json(spec) else { return serde_json::Map::new() };
     fields.retain(|name, _| !OTHERS.contains(&name.as_str()));

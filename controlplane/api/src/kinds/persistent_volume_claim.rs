@@ -23,7 +23,10 @@ impl Resource for PersistentVolumeClaim {
             Column::text("Status", "phase represents the current phase of PersistentVolumeClaim."),
             Column::text("Volume", "volumeName is the binding reference to the PersistentVolume backing this claim."),
             Column::text("Capacity", "capacity represents the actual resources of the underlying volume."),
-            Column::text("Access Modes", "accessModes contains the actual access modes the volume backing the PVC has."),
+            Column::text(
+                "Access Modes",
+                "accessModes contains the actual access modes the volume backing the PVC has.",
+            ),
             Column::text("StorageClass", "StorageClass of the pvc"),
             Column::text("VolumeAttributesClass", "VolumeAttributesClass of the pvc"),
             Column::AGE,

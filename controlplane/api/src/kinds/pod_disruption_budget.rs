@@ -40,10 +40,11 @@ impl Resource for PodDisruptionBudget {
             validate_label_selector(selector, &at.child("selector"), errors);
         }
         if let Some(policy) = spec.unhealthy_pod_eviction_policy.as_deref()
-            && !matches!(policy, "AlwaysAllow" | "IfHealthyBudget") {
-                let at = at.child("unhealthyPodEvictionPolicy");
-                errors.not_supported(&at, policy, &["AlwaysAllow", "IfHealthyBudget"]);
-            }
+            && !matches!(policy, "AlwaysAllow" | "IfHealthyBudget")
+        {
+            let at = at.child("unhealthyPodEvictionPolicy");
+            errors.not_supported(&at, policy, &["AlwaysAllow", "IfHealthyBudget"]);
+        }
     }
 
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {

@@ -26,7 +26,10 @@ impl Resource for ReplicaSet {
             Column::NAME,
             Column::integer("Desired", "Replicas is the number of desired pods."),
             Column::integer("Current", "Replicas is the most recently observed number of non-terminating pods."),
-            Column::integer("Ready", "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition."),
+            Column::integer(
+                "Ready",
+                "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition.",
+            ),
             Column::AGE,
             Column::text("Containers", "Names of each container in the template.").wide(),
             Column::text("Images", "Images referenced by each container in the template.").wide(),
@@ -116,13 +119,19 @@ mod tests {
 
     #[test]
     fn replica_sets() {
-        let set = |rest: Value| with(json!({"metadata": {"name": "d", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}}), rest);
+        let set = |rest: Value| {
+            with(
+                json!({"metadata": {"name": "d", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}}),
+                rest,
+            )
+        };
         expect(&faults::<ReplicaSet>(set(json!({}))), &[]);
         expect(&faults::<ReplicaSet>(set(json!({"spec": {"replicas": -1}}))), &["spec.replicas: Invalid value: -1"]);
         let made: ReplicaSet = created(set(json!({})));
         assert_eq!(serde_json::to_value(&made.status).unwrap(), json!({"replicas": 0}));
         let mut new = made.clone();
-        new.status = serde_json::from_value(json!({"replicas": 1, "readyReplicas": 1, "availableReplicas": 2})).unwrap();
+        new.status =
+            serde_json::from_value(json!({"replicas": 1, "readyReplicas": 1, "availableReplicas": 2})).unwrap();
         let mut errors = Errors::new();
         new.validate_status_update(&made, &mut errors);
         expect(
@@ -132,6 +141,9 @@ mod tests {
                 "status.availableReplicas: Invalid value: 2: cannot be greater than readyReplicas",
             ],
         );
-        assert_eq!(row::<ReplicaSet>(set(json!({"spec": {"replicas": 2}, "status": {"replicas": 1}}))), "d|2|1|0|5m|c|i:1|a=b");
+        assert_eq!(
+            row::<ReplicaSet>(set(json!({"spec": {"replicas": 2}, "status": {"replicas": 1}}))),
+            "d|2|1|0|5m|c|i:1|a=b"
+        );
     }
 }

@@ -22,7 +22,10 @@ impl Resource for ReplicationController {
             Column::NAME,
             Column::integer("Desired", "Replicas is the number of desired pods."),
             Column::integer("Current", "Replicas is the most recently observed number of non-terminating pods."),
-            Column::integer("Ready", "The number of non-terminating pods targeted by this controller with a Ready Condition."),
+            Column::integer(
+                "Ready",
+                "The number of non-terminating pods targeted by this controller with a Ready Condition.",
+            ),
             Column::AGE,
             Column::text("Containers", "Names of each container in the template.").wide(),
             Column::text("Images", "Images referenced by each container in the template.").wide(),
@@ -124,7 +127,13 @@ mod tests {
         let made: ReplicationController = created(rc(json!({})));
         assert_eq!(made.spec.unwrap().selector, made.metadata.labels);
         expect(&faults::<ReplicationController>(rc(json!({}))), &[]);
-        expect(&faults::<ReplicationController>(rc(json!({"spec": {"template": null}}))), &["spec.selector: Required value", "spec.template: Required value"]);
-        assert_eq!(row::<ReplicationController>(rc(json!({"spec": {"replicas": 2, "selector": {"a": "b"}}}))), "d|2|0|0|5m|c|i:1|a=b");
+        expect(
+            &faults::<ReplicationController>(rc(json!({"spec": {"template": null}}))),
+            &["spec.selector: Required value", "spec.template: Required value"],
+        );
+        assert_eq!(
+            row::<ReplicationController>(rc(json!({"spec": {"replicas": 2, "selector": {"a": "b"}}}))),
+            "d|2|0|0|5m|c|i:1|a=b"
+        );
     }
 }

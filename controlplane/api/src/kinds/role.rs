@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::rbac::v1::Role;
 
-use super::fields::list;
 use super::access::validate_rules;
+use super::fields::list;
 use crate::kind::{Info, NameRule, Resource, Scope};
 use crate::validation::Errors;
 

@@ -13,7 +13,10 @@ impl Resource for RuntimeClass {
     const INFO: Info = Info {
         columns: &[
             Column::NAME,
-            Column::text("Handler", "handler specifies the underlying runtime and configuration that the CRI implementation will use to handle pods of this class."),
+            Column::text(
+                "Handler",
+                "handler specifies the underlying runtime and configuration that the CRI implementation will use to handle pods of this class.",
+            ),
             Column::AGE,
         ],
         ..Info::cluster("runtimeclasses", "runtimeclass")

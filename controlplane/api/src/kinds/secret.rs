@@ -69,7 +69,12 @@ impl Resource for Secret {
 
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
         let keys = self.data.as_ref().map_or(0, |d| d.len());
-        vec![name_cell(&self.metadata), text(&self.type_).into(), keys.to_string().into(), age_cell(&self.metadata, now)]
+        vec![
+            name_cell(&self.metadata),
+            text(&self.type_).into(),
+            keys.to_string().into(),
+            age_cell(&self.metadata, now),
+        ]
     }
 }
 
@@ -122,23 +127,46 @@ mod tests {
 
     #[test]
     fn secrets() {
-        let secret = |rest: Value| with(json!({"metadata": {"name": "s", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}}), rest);
+        let secret = |rest: Value| {
+            with(
+                json!({"metadata": {"name": "s", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}}),
+                rest,
+            )
+        };
         let made: Secret = created(secret(json!({"stringData": {"a": "b"}, "data": {"a": "eA==", "c": "eA=="}})));
         assert_eq!(made.data.as_ref().unwrap()["a"].0, b"b");
         assert_eq!((made.string_data.is_none(), made.type_.as_deref()), (true, Some("Opaque")));
         let check = |rest: Value, expected: &[&str]| expect(&faults::<Secret>(secret(rest)), expected);
         check(json!({"stringData": {"a/b": "c"}}), &["data[a/b]: Invalid value: \"a/b\": a valid config key"]);
         check(json!({"type": "kubernetes.io/tls", "stringData": {"tls.crt": ""}}), &["data[tls.key]: Required value"]);
-        check(json!({"type": "kubernetes.io/basic-auth"}), &["data[username]: Required value", "data[password]: Required value"]);
+        check(
+            json!({"type": "kubernetes.io/basic-auth"}),
+            &["data[username]: Required value", "data[password]: Required value"],
+        );
         check(json!({"type": "kubernetes.io/ssh-auth"}), &["data[ssh-privatekey]: Required value"]);
-        check(json!({"type": "kubernetes.io/service-account-token"}), &["metadata.annotations[kubernetes.io/service-account.name]: Required value"]);
-        check(json!({"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": "no"}}), &["data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\""]);
-        check(json!({"stringData": {"a": "x".repeat(MAX_DATA_BYTES + 1)}}), &["data: Too long: may not be more than 1048576 bytes"]);
+        check(
+            json!({"type": "kubernetes.io/service-account-token"}),
+            &["metadata.annotations[kubernetes.io/service-account.name]: Required value"],
+        );
+        check(
+            json!({"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": "no"}}),
+            &["data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\""],
+        );
+        check(
+            json!({"stringData": {"a": "x".repeat(MAX_DATA_BYTES + 1)}}),
+            &["data: Too long: may not be more than 1048576 bytes"],
+        );
         let change = |old: Value, new: Value| update_faults::<Secret>(secret(old), secret(new));
-        expect(&change(json!({"type": "a"}), json!({"type": "b"})), &["type: Invalid value: \"b\": field is immutable"]);
+        expect(
+            &change(json!({"type": "a"}), json!({"type": "b"})),
+            &["type: Invalid value: \"b\": field is immutable"],
+        );
         expect(
             &change(json!({"immutable": true}), json!({"stringData": {"a": "b"}})),
-            &["immutable: Forbidden: field is immutable when `immutable` is set", "data: Forbidden: field is immutable when `immutable` is set"],
+            &[
+                "immutable: Forbidden: field is immutable when `immutable` is set",
+                "data: Forbidden: field is immutable when `immutable` is set",
+            ],
         );
         assert_eq!(row::<Secret>(secret(json!({"type": "Opaque", "data": {"a": ""}}))), "s|Opaque|1|5m");
     }

@@ -58,10 +58,17 @@ impl Resource for Service {
             Column::NAME,
             Column::text("Type", "type determines how the Service is exposed."),
             Column::text("Cluster-IP", "clusterIP is the IP address of the service and is usually assigned randomly."),
-            Column::text("External-IP", "externalIPs is a list of IP addresses for which nodes in the cluster will also accept traffic for this service."),
+            Column::text(
+                "External-IP",
+                "externalIPs is a list of IP addresses for which nodes in the cluster will also accept traffic for this service.",
+            ),
             Column::text("Port(s)", "The list of ports that are exposed by this service."),
             Column::AGE,
-            Column::text("Selector", "Route service traffic to pods with label keys and values matching this selector.").wide(),
+            Column::text(
+                "Selector",
+                "Route service traffic to pods with label keys and values matching this selector.",
+            )
+            .wide(),
         ],
         create_on_update: true,
         ..Info::namespaced("services", "service")
@@ -79,9 +86,18 @@ impl Resource for Service {
         }
         default_to(&mut spec.type_, "ClusterIP");
         omit_empty!(
-            spec.ports, spec.selector, spec.external_ips, spec.external_name, spec.load_balancer_ip,
-            spec.load_balancer_source_ranges, spec.publish_not_ready_addresses, spec.health_check_node_port,
-            spec.cluster_ip, spec.cluster_ips, spec.ip_families, spec.external_traffic_policy,
+            spec.ports,
+            spec.selector,
+            spec.external_ips,
+            spec.external_name,
+            spec.load_balancer_ip,
+            spec.load_balancer_source_ranges,
+            spec.publish_not_ready_addresses,
+            spec.health_check_node_port,
+            spec.cluster_ip,
+            spec.cluster_ips,
+            spec.ip_families,
+            spec.external_traffic_policy,
         );
         for port in spec.ports.iter_mut().flatten() {
             default_to(&mut port.protocol, "TCP");

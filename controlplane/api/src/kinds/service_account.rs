@@ -13,7 +13,10 @@ impl Resource for ServiceAccount {
         subresources: &[Subresource::Token],
         columns: &[
             Column::NAME,
-            Column::text("Secrets", "Secrets is a list of the secrets in the same namespace that pods running using this ServiceAccount are allowed to use."),
+            Column::text(
+                "Secrets",
+                "Secrets is a list of the secrets in the same namespace that pods running using this ServiceAccount are allowed to use.",
+            ),
             Column::AGE,
         ],
         ..Info::namespaced("serviceaccounts", "serviceaccount")

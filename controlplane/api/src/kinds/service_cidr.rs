@@ -13,7 +13,10 @@ impl Resource for ServiceCIDR {
         subresources: &[Subresource::Status],
         columns: &[
             Column::NAME,
-            Column::text("CIDRs", "CIDRs defines the IP blocks in CIDR notation (e.g. \"192.168.0.0/24\" or \"2001:db8::/64\") from which to assign service cluster IPs."),
+            Column::text(
+                "CIDRs",
+                "CIDRs defines the IP blocks in CIDR notation (e.g. \"192.168.0.0/24\" or \"2001:db8::/64\") from which to assign service cluster IPs.",
+            ),
             Column::AGE,
         ],
         ..Info::cluster("servicecidrs", "servicecidr")

@@ -8,9 +8,7 @@ use super::{pod, workload};
 use crate::kind::{Info, NameRule, Resource, Subresource};
 use crate::selector::Selector;
 use crate::table::{Cell, Column};
-use crate::validation::{
-    Errors, Path, json, validate_annotations, validate_labels, validate_non_negative,
-};
+use crate::validation::{Errors, Path, json, validate_annotations, validate_labels, validate_non_negative};
 
 const FROZEN: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
 
@@ -42,7 +40,9 @@ impl Resource for StatefulSet {
             default_to(&mut strategy.type_, "RollingUpdate");
             strategy.rolling_update.get_or_insert_default();
         }
-        if let (Some(rolling), "RollingUpdate") = (&mut strategy.rolling_update, strategy.type_.as_deref().unwrap_or_default()) {
+        if let (Some(rolling), "RollingUpdate") =
+            (&mut strategy.rolling_update, strategy.type_.as_deref().unwrap_or_default())
+        {
             rolling.partition.get_or_insert(0);
         }
         let retention = spec.persistent_volume_claim_retention_policy.get_or_insert_default();
@@ -199,13 +199,22 @@ mod tests {
 
     #[test]
     fn stateful_sets() {
-        let set = |rest: Value| with(json!({"metadata": {"name": "d", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": {"serviceName": "s", "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}}), rest);
+        let set = |rest: Value| {
+            with(
+                json!({"metadata": {"name": "d", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": {"serviceName": "s", "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}}),
+                rest,
+            )
+        };
         let made: StatefulSet = created(set(json!({})));
         let spec = serde_json::to_value(made.spec.unwrap()).unwrap();
         assert_eq!(spec["updateStrategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
-        assert_eq!(spec["persistentVolumeClaimRetentionPolicy"], json!({"whenDeleted": "Retain", "whenScaled": "Retain"}));
+        assert_eq!(
+            spec["persistentVolumeClaimRetentionPolicy"],
+            json!({"whenDeleted": "Retain", "whenScaled": "Retain"})
+        );
         assert_eq!(spec["podManagementPolicy"], "OrderedReady");
-        let check = |spec: Value, expected: &[&str]| expect(&faults::<StatefulSet>(set(json!({ "spec": spec }))), expected);
+        let check =
+            |spec: Value, expected: &[&str]| expect(&faults::<StatefulSet>(set(json!({ "spec": spec }))), expected);
         check(json!({}), &[]);
         check(
             json!({"podManagementPolicy": "Odd", "updateStrategy": {"type": "OnDelete", "rollingUpdate": {}}, "replicas": -1}),
@@ -218,6 +227,9 @@ mod tests {
         let change = |spec: Value| update_faults::<StatefulSet>(set(json!({})), set(json!({ "spec": spec })));
         expect(&change(json!({"replicas": 3, "template": {"metadata": {"annotations": {"x": "y"}}}})), &[]);
         expect(&change(json!({"serviceName": "t"})), &[&format!("spec: Forbidden: {FROZEN}")]);
-        assert_eq!(row::<StatefulSet>(set(json!({"spec": {"replicas": 2}, "status": {"replicas": 2, "readyReplicas": 1}}))), "d|1/2|5m|c|i:1");
+        assert_eq!(
+            row::<StatefulSet>(set(json!({"spec": {"replicas": 2}, "status": {"replicas": 2, "readyReplicas": 1}}))),
+            "d|1/2|5m|c|i:1"
+        );
     }
 }

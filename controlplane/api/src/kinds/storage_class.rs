@@ -20,9 +20,18 @@ impl Resource for StorageClass {
         columns: &[
             Column::NAME,
             Column::text("Provisioner", "provisioner indicates the type of the provisioner."),
-            Column::text("ReclaimPolicy", "reclaimPolicy controls the reclaimPolicy for dynamically provisioned PersistentVolumes of this storage class. Defaults to Delete."),
-            Column::text("VolumeBindingMode", "volumeBindingMode indicates how PersistentVolumeClaims should be provisioned and bound."),
-            Column::text("AllowVolumeExpansion", "allowVolumeExpansion shows whether the storage class allow volume expand."),
+            Column::text(
+                "ReclaimPolicy",
+                "reclaimPolicy controls the reclaimPolicy for dynamically provisioned PersistentVolumes of this storage class. Defaults to Delete.",
+            ),
+            Column::text(
+                "VolumeBindingMode",
+                "volumeBindingMode indicates how PersistentVolumeClaims should be provisioned and bound.",
+            ),
+            Column::text(
+                "AllowVolumeExpansion",
+                "allowVolumeExpansion shows whether the storage class allow volume expand.",
+            ),
             Column::AGE,
         ],
         ..Info::cluster("storageclasses", "storageclass")
@@ -71,7 +80,8 @@ impl Resource for StorageClass {
 
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
         let annotations = self.metadata.annotations.as_ref();
-        let is_default = DEFAULT_ANNOTATIONS.iter().any(|a| annotations.and_then(|all| all.get(*a)).is_some_and(|v| v == "true"));
+        let is_default =
+            DEFAULT_ANNOTATIONS.iter().any(|a| annotations.and_then(|all| all.get(*a)).is_some_and(|v| v == "true"));
         let name = text(&self.metadata.name);
         vec![
             if is_default { format!("{name} (default)") } else { name.to_owned() }.into(),

@@ -2,8 +2,8 @@
 //! and kept nowhere; their `status` is the server's answer.
 
 use k8s_openapi::api::authorization::v1::{
-    LocalSubjectAccessReview, NonResourceAttributes, ResourceAttributes, SelfSubjectAccessReview, SelfSubjectRulesReview,
-    SubjectAccessReview, SubjectAccessReviewSpec,
+    LocalSubjectAccessReview, NonResourceAttributes, ResourceAttributes, SelfSubjectAccessReview,
+    SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewSpec,
 };
 
 use crate::kind::{Info, Resource, Storage};
@@ -12,10 +12,18 @@ use crate::validation::{Errors, FieldPath};
 const RESOURCE_ATTRIBUTES: &str = "spec.resourceAttributes";
 
 /// Exactly one of the two sorts of attributes must be there.
-fn validate_attributes(resource: Option<&ResourceAttributes>, other: Option<&NonResourceAttributes>, errors: &mut Errors) {
+fn validate_attributes(
+    resource: Option<&ResourceAttributes>,
+    other: Option<&NonResourceAttributes>,
+    errors: &mut Errors,
+) {
     let (path, wrong) = match (resource, other) {
-        (Some(_), Some(_)) => ("spec.nonResourceAttributes", "cannot be specified in combination with resourceAttributes"),
-        (None, None) => (RESOURCE_ATTRIBUTES, "exactly one of nonResourceAttributes or resourceAttributes must be specified"),
+        (Some(_), Some(_)) => {
+            ("spec.nonResourceAttributes", "cannot be specified in combination with resourceAttributes")
+        }
+        (None, None) => {
+            (RESOURCE_ATTRIBUTES, "exactly one of nonResourceAttributes or resourceAttributes must be specified")
+        }
         _ => return,
     };
     errors.invalid(&FieldPath::new(path), "", wrong);
@@ -30,8 +38,7 @@ fn validate_spec(spec: &SubjectAccessReviewSpec, errors: &mut Errors) {
 }
 
 impl Resource for SubjectAccessReview {
-    const INFO: Info =
-        Info { storage: Storage::Never, ..Info::cluster("subjectaccessreviews", "subjectaccessreview") };
+    const INFO: Info = Info { storage: Storage::Never, ..Info::cluster("subjectaccessreviews", "subjectaccessreview") };
 
     fn prepare_create(&mut self) {
         self.status = None;

@@ -71,8 +71,10 @@ impl Resource for ValidatingWebhookConfiguration {
                 let rules = at.child("rules");
                 let at = rules.index(i);
                 let parts = [
-                    ("operations", &rule.operations), ("apiGroups", &rule.api_groups),
-                    ("apiVersions", &rule.api_versions), ("resources", &rule.resources),
+                    ("operations", &rule.operations),
+                    ("apiGroups", &rule.api_groups),
+                    ("apiVersions", &rule.api_versions),
+                    ("resources", &rule.resources),
                 ];
                 for (field, _) in parts.into_iter().filter(|(_, values)| list(values).is_empty()) {
                     errors.required(&at.child(field), "");
@@ -82,10 +84,6 @@ impl Resource for ValidatingWebhookConfiguration {
     }
 
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
-        vec![
-            name_cell(&self.metadata),
-            list(&self.webhooks).len().into(),
-            age_cell(&self.metadata, now),
-        ]
+        vec![name_cell(&self.metadata), list(&self.webhooks).len().into(), age_cell(&self.metadata, now)]
     }
 }

@@ -7,9 +7,8 @@ use crate::quantity::Amount;
 use crate::validation::{Errors, Path};
 
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
-const ACCESS_MODES: [(&str, &str); 4] = [
-    ("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP"),
-];
+const ACCESS_MODES: [(&str, &str); 4] =
+    [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
 
 /// `RWO,ROX`, in a fixed order.
 pub(super) fn access_modes_text(modes: &[String]) -> String {

@@ -16,7 +16,10 @@ impl Resource for VolumeAttachment {
             Column::text("Attacher", "attacher indicates the name of the volume driver that MUST handle this request."),
             Column::text("PV", "PersistentVolumeName represents the name of the persistent volume to attach"),
             Column::text("Node", "nodeName represents the node that the volume should be attached to."),
-            Column { type_: "boolean", ..Column::text("Attached", "attached indicates the volume is successfully attached.") },
+            Column {
+                type_: "boolean",
+                ..Column::text("Attached", "attached indicates the volume is successfully attached.")
+            },
             Column::AGE,
         ],
         ..Info::cluster("volumeattachments", "volumeattachment")

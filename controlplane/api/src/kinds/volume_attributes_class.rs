@@ -11,11 +11,7 @@ use crate::validation::{Errors, IMMUTABLE, Path, json};
 impl Resource for VolumeAttributesClass {
     const INFO: Info = Info {
         short_names: &["vac"],
-        columns: &[
-            Column::NAME,
-            Column::text("DriverName", "Name of the CSI driver"),
-            Column::AGE,
-        ],
+        columns: &[Column::NAME, Column::text("DriverName", "Name of the CSI driver"), Column::AGE],
         ..Info::cluster("volumeattributesclasses", "volumeattributesclass")
     };
 
@@ -39,10 +35,6 @@ impl Resource for VolumeAttributesClass {
     }
 
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
-        vec![
-            name_cell(&self.metadata),
-            self.driver_name.clone().into(),
-            age_cell(&self.metadata, now),
-        ]
+        vec![name_cell(&self.metadata), self.driver_name.clone().into(), age_cell(&self.metadata, now)]
     }
 }

@@ -33,7 +33,9 @@ pub(super) struct Unpacked(String);
 impl Unpacked {
     pub(super) fn new() -> Self {
         let mut text = String::new();
-        flate2::read::ZlibDecoder::new(PACKED).read_to_string(&mut text).expect("the file is packed text, a test reads it");
+        flate2::read::ZlibDecoder::new(PACKED)
+            .read_to_string(&mut text)
+            .expect("the file is packed text, a test reads it");
         Self(text)
     }
 

@@ -15,53 +15,136 @@ const fn param(name: &'static str, type_: &'static str, description: &'static st
     Parameter { name, type_, description }
 }
 
-pub(super) const PRETTY: Parameter = param("pretty", "string", "If 'true', then the output is pretty printed. Defaults to 'false' unless the user-agent indicates a browser or command-line HTTP tool (curl and wget).");
-const DRY_RUN: Parameter = param("dryRun", "string", "When present, indicates that modifications should not be persisted. An invalid or unrecognized dryRun directive will result in an error response and no further processing of the request. Valid values are: - All: all dry run stages will be processed");
-const FIELD_MANAGER: Parameter = param("fieldManager", "string", "fieldManager is a name associated with the actor or entity that is making these changes. The value must be less than or 128 characters long, and only contain printable characters, as defined by https://golang.org/pkg/unicode/#IsPrint.");
-const FIELD_VALIDATION: Parameter = param("fieldValidation", "string", "fieldValidation instructs the server on how to handle objects in the request (POST/PUT/PATCH) containing unknown or duplicate fields. Valid values are: - Ignore: This will ignore any unknown fields that are silently dropped from the object, and will ignore all but the last duplicate field that the decoder encounters. - Warn: This will send a warning via the standard warning response header for each unknown field that is dropped from the object, and for each duplicate field that is encountered. - Strict: This will fail the request with a BadRequest error if any unknown fields would be dropped from the object, or if any duplicate fields are present.");
-const FORCE: Parameter = param("force", "boolean", "Force is going to \"force\" Apply requests. It means user will re-acquire conflicting fields owned by other people. Force flag must be unset for non-apply patch requests.");
+pub(super) const PRETTY: Parameter = param(
+    "pretty",
+    "string",
+    "If 'true', then the output is pretty printed. Defaults to 'false' unless the user-agent indicates a browser or command-line HTTP tool (curl and wget).",
+);
+const DRY_RUN: Parameter = param(
+    "dryRun",
+    "string",
+    "When present, indicates that modifications should not be persisted. An invalid or unrecognized dryRun directive will result in an error response and no further processing of the request. Valid values are: - All: all dry run stages will be processed",
+);
+const FIELD_MANAGER: Parameter = param(
+    "fieldManager",
+    "string",
+    "fieldManager is a name associated with the actor or entity that is making these changes. The value must be less than or 128 characters long, and only contain printable characters, as defined by https://golang.org/pkg/unicode/#IsPrint.",
+);
+const FIELD_VALIDATION: Parameter = param(
+    "fieldValidation",
+    "string",
+    "fieldValidation instructs the server on how to handle objects in the request (POST/PUT/PATCH) containing unknown or duplicate fields. Valid values are: - Ignore: This will ignore any unknown fields that are silently dropped from the object, and will ignore all but the last duplicate field that the decoder encounters. - Warn: This will send a warning via the standard warning response header for each unknown field that is dropped from the object, and for each duplicate field that is encountered. - Strict: This will fail the request with a BadRequest error if any unknown fields would be dropped from the object, or if any duplicate fields are present.",
+);
+const FORCE: Parameter = param(
+    "force",
+    "boolean",
+    "Force is going to \"force\" Apply requests. It means user will re-acquire conflicting fields owned by other people. Force flag must be unset for non-apply patch requests.",
+);
 const WRITE: &[Parameter] = &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION];
 const PATCH: &[Parameter] = &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE];
 const SELECT: &[Parameter] = &[
     param("allowWatchBookmarks", "boolean", "allowWatchBookmarks requests watch events with type \"BOOKMARK\"."),
     param("continue", "string", "The continue option should be set when retrieving more results from the server."),
-    param("fieldSelector", "string", "A selector to restrict the list of returned objects by their fields. Defaults to everything."),
-    param("labelSelector", "string", "A selector to restrict the list of returned objects by their labels. Defaults to everything."),
+    param(
+        "fieldSelector",
+        "string",
+        "A selector to restrict the list of returned objects by their fields. Defaults to everything.",
+    ),
+    param(
+        "labelSelector",
+        "string",
+        "A selector to restrict the list of returned objects by their labels. Defaults to everything.",
+    ),
     param("limit", "integer", "limit is a maximum number of responses to return for a list call."),
-    param("resourceVersion", "string", "resourceVersion sets a constraint on what resource versions a request may be served from."),
-    param("resourceVersionMatch", "string", "resourceVersionMatch determines how resourceVersion is applied to list calls."),
+    param(
+        "resourceVersion",
+        "string",
+        "resourceVersion sets a constraint on what resource versions a request may be served from.",
+    ),
+    param(
+        "resourceVersionMatch",
+        "string",
+        "resourceVersionMatch determines how resourceVersion is applied to list calls.",
+    ),
     param("sendInitialEvents", "boolean", "`sendInitialEvents=true` may be set together with `watch=true`."),
-    param("timeoutSeconds", "integer", "Timeout for the list/watch call. This limits the duration of the call, regardless of any activity or inactivity."),
-    param("watch", "boolean", "Watch for changes to the described resources and return them as a stream of add, update, and remove notifications."),
+    param(
+        "timeoutSeconds",
+        "integer",
+        "Timeout for the list/watch call. This limits the duration of the call, regardless of any activity or inactivity.",
+    ),
+    param(
+        "watch",
+        "boolean",
+        "Watch for changes to the described resources and return them as a stream of add, update, and remove notifications.",
+    ),
 ];
 const DELETE: &[Parameter] = &[
     DRY_RUN,
-    param("gracePeriodSeconds", "integer", "The duration in seconds before the object should be deleted. Value must be non-negative integer. The value zero indicates delete immediately. If this value is nil, the default grace period for the specified type will be used."),
-    param("orphanDependents", "boolean", "Deprecated: please use the PropagationPolicy, this field will be deprecated in 1.7. Should the dependent objects be orphaned."),
-    param("propagationPolicy", "string", "Whether and how garbage collection will be performed. Either this field or OrphanDependents may be set, but not both."),
+    param(
+        "gracePeriodSeconds",
+        "integer",
+        "The duration in seconds before the object should be deleted. Value must be non-negative integer. The value zero indicates delete immediately. If this value is nil, the default grace period for the specified type will be used.",
+    ),
+    param(
+        "orphanDependents",
+        "boolean",
+        "Deprecated: please use the PropagationPolicy, this field will be deprecated in 1.7. Should the dependent objects be orphaned.",
+    ),
+    param(
+        "propagationPolicy",
+        "string",
+        "Whether and how garbage collection will be performed. Either this field or OrphanDependents may be set, but not both.",
+    ),
 ];
 const LOG: &[Parameter] = &[
-    param("container", "string", "The container for which to stream logs. Defaults to only container if there is one container in the pod."),
+    param(
+        "container",
+        "string",
+        "The container for which to stream logs. Defaults to only container if there is one container in the pod.",
+    ),
     param("follow", "boolean", "Follow the log stream of the pod. Defaults to false."),
-    param("insecureSkipTLSVerifyBackend", "boolean", "insecureSkipTLSVerifyBackend indicates that the apiserver should not confirm the validity of the serving certificate of the backend it is connecting to."),
-    param("limitBytes", "integer", "If set, the number of bytes to read from the server before terminating the log output."),
+    param(
+        "insecureSkipTLSVerifyBackend",
+        "boolean",
+        "insecureSkipTLSVerifyBackend indicates that the apiserver should not confirm the validity of the serving certificate of the backend it is connecting to.",
+    ),
+    param(
+        "limitBytes",
+        "integer",
+        "If set, the number of bytes to read from the server before terminating the log output.",
+    ),
     param("previous", "boolean", "Return previous terminated container logs. Defaults to false."),
     param("sinceSeconds", "integer", "A relative time in seconds before the current time from which to show logs."),
-    param("stream", "string", "Specify which container log stream to return to the client. Acceptable values are \"All\", \"Stdout\" and \"Stderr\"."),
+    param(
+        "stream",
+        "string",
+        "Specify which container log stream to return to the client. Acceptable values are \"All\", \"Stdout\" and \"Stderr\".",
+    ),
     param("tailLines", "integer", "If set, the number of lines from the end of the logs to show."),
-    param("timestamps", "boolean", "If true, add an RFC3339 or RFC3339Nano timestamp at the beginning of every line of log output. Defaults to false."),
+    param(
+        "timestamps",
+        "boolean",
+        "If true, add an RFC3339 or RFC3339Nano timestamp at the beginning of every line of log output. Defaults to false.",
+    ),
 ];
 const STREAMS: &[Parameter] = &[
     param("command", "string", "Command is the remote command to execute. argv array. Not executed within a shell."),
-    param("container", "string", "The container in which to execute the command. Defaults to only container if there is only one container in the pod."),
+    param(
+        "container",
+        "string",
+        "The container in which to execute the command. Defaults to only container if there is only one container in the pod.",
+    ),
     param("stderr", "boolean", "Redirect the standard error stream of the pod for this call."),
     param("stdin", "boolean", "Redirect the standard input stream of the pod for this call. Defaults to false."),
     param("stdout", "boolean", "Redirect the standard output stream of the pod for this call."),
     param("tty", "boolean", "TTY if true indicates that a tty will be allocated for the exec call. Defaults to false."),
 ];
 const PORTS: &[Parameter] = &[param("ports", "integer", "List of ports to forward Required when using WebSockets")];
-const TARGET: &[Parameter] =
-    &[param("path", "string", "Path is the part of URLs that include service endpoints, suffixes, and parameters to use for the current proxy request.")];
+const TARGET: &[Parameter] = &[param(
+    "path",
+    "string",
+    "Path is the part of URLs that include service endpoints, suffixes, and parameters to use for the current proxy request.",
+)];
 
 /// What a request carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,7 +265,13 @@ impl<'a> Maker<'a> {
     }
 
     /// An operation on the kind itself; its id is `verb` + group and version + `rest`.
-    fn push(&mut self, path: String, (method, action): (&'static str, &'static str), verb: &str, rest: &str) -> &mut Operation {
+    fn push(
+        &mut self,
+        path: String,
+        (method, action): (&'static str, &'static str),
+        verb: &str,
+        rest: &str,
+    ) -> &mut Operation {
         let description = match action {
             "list" => format!("list or watch objects of kind {}", self.kind.kind),
             "deletecollection" => format!("delete collection of {}", self.kind.kind),
@@ -211,7 +300,8 @@ impl<'a> Maker<'a> {
     }
 
     fn create(&mut self) {
-        let (path, rest, definition) = (self.path.clone(), format!("{}{}", self.scoped(), self.kind.kind), self.definition.clone());
+        let (path, rest, definition) =
+            (self.path.clone(), format!("{}{}", self.scoped(), self.kind.kind), self.definition.clone());
         let operation = self.push(path, ("post", "post"), "create", &rest);
         operation.parameters = WRITE;
         operation.body = Body::Object(definition.clone());
@@ -249,7 +339,12 @@ impl<'a> Maker<'a> {
     }
 
     /// GET, PUT and PATCH of the kind, or of another kind that a subresource shows it as.
-    fn read_replace_patch(&mut self, path: &str, rest: &str, shown: Option<(&'static str, &'static str, &'static str)>) {
+    fn read_replace_patch(
+        &mut self,
+        path: &str,
+        rest: &str,
+        shown: Option<(&'static str, &'static str, &'static str)>,
+    ) {
         let gvk = shown.unwrap_or_else(|| self.gvk());
         let definition = definition_name(gvk.0, gvk.1, gvk.2);
         for (method, verb) in [("get", "read"), ("put", "replace"), ("patch", "patch")] {
@@ -311,7 +406,13 @@ impl<'a> Maker<'a> {
         operation.answer = Answer::Object(definition, &[200, 201, 202]);
     }
 
-    fn connect(&mut self, path: String, rest: &str, methods: &'static [&'static str], parameters: &'static [Parameter]) {
+    fn connect(
+        &mut self,
+        path: String,
+        rest: &str,
+        methods: &'static [&'static str],
+        parameters: &'static [Parameter],
+    ) {
         for method in methods {
             let verb = format!("connect{}", capitalized(method));
             let options = match (self.kind.kind, rest) {

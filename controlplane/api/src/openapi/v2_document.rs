@@ -21,11 +21,14 @@ pub(super) fn render(kinds: &[Kind]) -> Vec<u8> {
         roots.insert(definition_name(kind.group, kind.version, kind.kind));
     }
     let info = json!({"title": "Kubernetes", "version": VERSION});
-    let mut out = format!(r#"{{"swagger":"2.0","info":{info},"paths":{},"definitions":"#, Value::Object(paths)).into_bytes();
+    let mut out =
+        format!(r#"{{"swagger":"2.0","info":{info},"paths":{},"definitions":"#, Value::Object(paths)).into_bytes();
     closure(roots, kinds, |_| {}, &mut out);
     let security = json!({"BearerToken": {"type": "apiKey", "description": "Bearer Token authentication",
         "name": "authorization", "in": "header"}});
-    out.extend_from_slice(format!(r#","securityDefinitions":{security},"security":[{{"BearerToken":[]}}]}}"#).as_bytes());
+    out.extend_from_slice(
+        format!(r#","securityDefinitions":{security},"security":[{{"BearerToken":[]}}]}}"#).as_bytes(),
+    );
     out
 }
 
@@ -53,7 +56,8 @@ fn render_operation(operation: &Operation, roots: &mut BTreeSet<String>) -> Valu
     let mut parameters: Vec<Value> = operation.parameters.iter().map(query).collect();
     let mut consumes = json!(["*/*"]);
     let mut body = |definition: &str, required: bool, roots: &mut BTreeSet<String>| {
-        parameters.push(json!({"name": "body", "in": "body", "required": required, "schema": reference(definition, roots)}));
+        parameters
+            .push(json!({"name": "body", "in": "body", "required": required, "schema": reference(definition, roots)}));
     };
     match &operation.body {
         Body::None => {}
@@ -61,8 +65,12 @@ fn render_operation(operation: &Operation, roots: &mut BTreeSet<String>) -> Valu
         Body::DeleteOptions => body(&definition_name("meta", "v1", "DeleteOptions"), false, roots),
         Body::Patch => {
             body(&definition_name("meta", "v1", "Patch"), true, roots);
-            consumes = json!(["application/json-patch+json", "application/merge-patch+json",
-                "application/strategic-merge-patch+json", "application/apply-patch+yaml"]);
+            consumes = json!([
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/strategic-merge-patch+json",
+                "application/apply-patch+yaml"
+            ]);
         }
     }
     let mut responses = json!({"401": {"description": "Unauthorized"}});

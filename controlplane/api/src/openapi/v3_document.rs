@@ -29,7 +29,8 @@ pub(super) fn render(kinds: &[Kind]) -> Vec<u8> {
         roots.insert(definition_name(kind.group, kind.version, kind.kind));
     }
     let info = json!({"title": "Kubernetes", "version": VERSION});
-    let mut out = format!(r#"{{"openapi":"3.0.0","info":{info},"paths":{},"components":{{"schemas":"#, Value::Object(paths));
+    let mut out =
+        format!(r#"{{"openapi":"3.0.0","info":{info},"paths":{},"components":{{"schemas":"#, Value::Object(paths));
     let mut bytes = std::mem::take(&mut out).into_bytes();
     closure(roots, kinds, finish, &mut bytes);
     let security = json!({"BearerToken": {"type": "apiKey", "description": "Bearer Token authentication",

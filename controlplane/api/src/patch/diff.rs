@@ -191,8 +191,8 @@ fn diff_lists(
     }
     let changes = diff_elements((old, new), by, rule, take)?;
     let same_order = old.len() == new.len() && old.iter().zip(new).all(|(o, n)| o.get(by) == n.get(by));
-    let order_matters = (take.changes() && (!changes.is_empty() || !same_order))
-        || (take.deletions() && !changes.is_empty());
+    let order_matters =
+        (take.changes() && (!changes.is_empty() || !same_order)) || (take.deletions() && !changes.is_empty());
     if !changes.is_empty() {
         patch.insert(key.to_owned(), Value::Array(changes));
     }
@@ -204,12 +204,7 @@ fn diff_lists(
 }
 
 /// Changes and additions in the new order, then deletions.
-fn diff_elements(
-    (old, new): (&[Value], &[Value]),
-    by: &str,
-    rule: Rule,
-    take: Take,
-) -> Result<Vec<Value>, PatchError> {
+fn diff_elements((old, new): (&[Value], &[Value]), by: &str, rule: Rule, take: Take) -> Result<Vec<Value>, PatchError> {
     for item in old.iter().chain(new) {
         super::strategic::require_key(item, by)?;
     }

@@ -120,51 +120,38 @@ static ROOTS: &[(&str, &str, &Type)] = &[
     ("apiregistration.k8s.io/v1", "APIService", &API_SERVICE),
 ];
 
-static OBJECT_META: Type = Type { name: "ObjectMeta", fields: &[Field::merge("ownerReferences", "uid"), Field::set("finalizers")] };
+static OBJECT_META: Type =
+    Type { name: "ObjectMeta", fields: &[Field::merge("ownerReferences", "uid"), Field::set("finalizers")] };
 static VALIDATING_ADMISSION_POLICY_SPEC: Type = Type {
     name: "ValidatingAdmissionPolicySpec",
-    fields: &[
-        Field::merge("matchConditions", "name"),
-        Field::merge("variables", "name"),
-    ],
+    fields: &[Field::merge("matchConditions", "name"), Field::merge("variables", "name")],
 };
 static VALIDATING_ADMISSION_POLICY: Type = Type {
     name: "ValidatingAdmissionPolicy",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("spec").of(&VALIDATING_ADMISSION_POLICY_SPEC),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("spec").of(&VALIDATING_ADMISSION_POLICY_SPEC)],
 };
-static VALIDATING_WEBHOOK: Type = Type { name: "ValidatingWebhook", fields: &[Field::merge("matchConditions", "name")] };
+static VALIDATING_WEBHOOK: Type =
+    Type { name: "ValidatingWebhook", fields: &[Field::merge("matchConditions", "name")] };
 static VALIDATING_WEBHOOK_CONFIGURATION: Type = Type {
     name: "ValidatingWebhookConfiguration",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::merge("webhooks", "name").of(&VALIDATING_WEBHOOK),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::merge("webhooks", "name").of(&VALIDATING_WEBHOOK)],
 };
 static MUTATING_WEBHOOK: Type = Type { name: "MutatingWebhook", fields: &[Field::merge("matchConditions", "name")] };
 static MUTATING_WEBHOOK_CONFIGURATION: Type = Type {
     name: "MutatingWebhookConfiguration",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::merge("webhooks", "name").of(&MUTATING_WEBHOOK),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::merge("webhooks", "name").of(&MUTATING_WEBHOOK)],
 };
-static MUTATING_ADMISSION_POLICY_SPEC: Type = Type { name: "MutatingAdmissionPolicySpec", fields: &[Field::merge("matchConditions", "name")] };
+static MUTATING_ADMISSION_POLICY_SPEC: Type =
+    Type { name: "MutatingAdmissionPolicySpec", fields: &[Field::merge("matchConditions", "name")] };
 static MUTATING_ADMISSION_POLICY: Type = Type {
     name: "MutatingAdmissionPolicy",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("spec").of(&MUTATING_ADMISSION_POLICY_SPEC),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("spec").of(&MUTATING_ADMISSION_POLICY_SPEC)],
 };
-static PERSISTENT_VOLUME_CLAIM_TEMPLATE: Type = Type { name: "PersistentVolumeClaimTemplate", fields: &[Field::plain("metadata").of(&OBJECT_META)] };
+static PERSISTENT_VOLUME_CLAIM_TEMPLATE: Type =
+    Type { name: "PersistentVolumeClaimTemplate", fields: &[Field::plain("metadata").of(&OBJECT_META)] };
 static EPHEMERAL_VOLUME_SOURCE: Type = Type {
     name: "EphemeralVolumeSource",
-    fields: &[
-        Field::plain("volumeClaimTemplate").of(&PERSISTENT_VOLUME_CLAIM_TEMPLATE),
-    ],
+    fields: &[Field::plain("volumeClaimTemplate").of(&PERSISTENT_VOLUME_CLAIM_TEMPLATE)],
 };
 static VOLUME: Type = Type { name: "Volume", fields: &[Field::plain("ephemeral").of(&EPHEMERAL_VOLUME_SOURCE)] };
 static CONTAINER: Type = Type {
@@ -201,18 +188,13 @@ static POD_SPEC: Type = Type {
 };
 static POD_TEMPLATE_SPEC: Type = Type {
     name: "PodTemplateSpec",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("spec").of(&POD_SPEC),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("spec").of(&POD_SPEC)],
 };
-static PERSISTENT_VOLUME_CLAIM_STATUS: Type = Type { name: "PersistentVolumeClaimStatus", fields: &[Field::merge("conditions", "type")] };
+static PERSISTENT_VOLUME_CLAIM_STATUS: Type =
+    Type { name: "PersistentVolumeClaimStatus", fields: &[Field::merge("conditions", "type")] };
 static PERSISTENT_VOLUME_CLAIM: Type = Type {
     name: "PersistentVolumeClaim",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("status").of(&PERSISTENT_VOLUME_CLAIM_STATUS),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("status").of(&PERSISTENT_VOLUME_CLAIM_STATUS)],
 };
 static STATEFUL_SET_SPEC: Type = Type {
     name: "StatefulSetSpec",
@@ -232,10 +214,7 @@ static STATEFUL_SET: Type = Type {
 };
 static DEPLOYMENT_SPEC: Type = Type {
     name: "DeploymentSpec",
-    fields: &[
-        Field::plain("template").of(&POD_TEMPLATE_SPEC),
-        Field::plain("strategy").retaining(),
-    ],
+    fields: &[Field::plain("template").of(&POD_TEMPLATE_SPEC), Field::plain("strategy").retaining()],
 };
 static DEPLOYMENT_STATUS: Type = Type { name: "DeploymentStatus", fields: &[Field::merge("conditions", "type")] };
 static DEPLOYMENT: Type = Type {
@@ -246,7 +225,8 @@ static DEPLOYMENT: Type = Type {
         Field::plain("status").of(&DEPLOYMENT_STATUS),
     ],
 };
-static DAEMON_SET_SPEC: Type = Type { name: "DaemonSetSpec", fields: &[Field::plain("template").of(&POD_TEMPLATE_SPEC)] };
+static DAEMON_SET_SPEC: Type =
+    Type { name: "DaemonSetSpec", fields: &[Field::plain("template").of(&POD_TEMPLATE_SPEC)] };
 static DAEMON_SET_STATUS: Type = Type { name: "DaemonSetStatus", fields: &[Field::merge("conditions", "type")] };
 static DAEMON_SET: Type = Type {
     name: "DaemonSet",
@@ -256,7 +236,8 @@ static DAEMON_SET: Type = Type {
         Field::plain("status").of(&DAEMON_SET_STATUS),
     ],
 };
-static REPLICA_SET_SPEC: Type = Type { name: "ReplicaSetSpec", fields: &[Field::plain("template").of(&POD_TEMPLATE_SPEC)] };
+static REPLICA_SET_SPEC: Type =
+    Type { name: "ReplicaSetSpec", fields: &[Field::plain("template").of(&POD_TEMPLATE_SPEC)] };
 static REPLICA_SET_STATUS: Type = Type { name: "ReplicaSetStatus", fields: &[Field::merge("conditions", "type")] };
 static REPLICA_SET: Type = Type {
     name: "ReplicaSet",
@@ -266,13 +247,11 @@ static REPLICA_SET: Type = Type {
         Field::plain("status").of(&REPLICA_SET_STATUS),
     ],
 };
-static HORIZONTAL_POD_AUTOSCALER_STATUS: Type = Type { name: "HorizontalPodAutoscalerStatus", fields: &[Field::merge("conditions", "type")] };
+static HORIZONTAL_POD_AUTOSCALER_STATUS: Type =
+    Type { name: "HorizontalPodAutoscalerStatus", fields: &[Field::merge("conditions", "type")] };
 static HORIZONTAL_POD_AUTOSCALER: Type = Type {
     name: "HorizontalPodAutoscaler",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("status").of(&HORIZONTAL_POD_AUTOSCALER_STATUS),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("status").of(&HORIZONTAL_POD_AUTOSCALER_STATUS)],
 };
 static JOB_SPEC: Type = Type { name: "JobSpec", fields: &[Field::plain("template").of(&POD_TEMPLATE_SPEC)] };
 static JOB_STATUS: Type = Type { name: "JobStatus", fields: &[Field::merge("conditions", "type")] };
@@ -286,19 +265,17 @@ static JOB: Type = Type {
 };
 static JOB_TEMPLATE_SPEC: Type = Type {
     name: "JobTemplateSpec",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("spec").of(&JOB_SPEC),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("spec").of(&JOB_SPEC)],
 };
-static CRON_JOB_SPEC: Type = Type { name: "CronJobSpec", fields: &[Field::plain("jobTemplate").of(&JOB_TEMPLATE_SPEC)] };
-static CRON_JOB: Type = Type { name: "CronJob", fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("spec").of(&CRON_JOB_SPEC)] };
+static CRON_JOB_SPEC: Type =
+    Type { name: "CronJobSpec", fields: &[Field::plain("jobTemplate").of(&JOB_TEMPLATE_SPEC)] };
+static CRON_JOB: Type = Type {
+    name: "CronJob",
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("spec").of(&CRON_JOB_SPEC)],
+};
 static CONTAINER_STATUS: Type = Type {
     name: "ContainerStatus",
-    fields: &[
-        Field::merge("volumeMounts", "mountPath"),
-        Field::merge("allocatedResourcesStatus", "name"),
-    ],
+    fields: &[Field::merge("volumeMounts", "mountPath"), Field::merge("allocatedResourcesStatus", "name")],
 };
 static POD_STATUS: Type = Type {
     name: "PodStatus",
@@ -322,13 +299,12 @@ static POD: Type = Type {
 };
 static POD_TEMPLATE: Type = Type {
     name: "PodTemplate",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("template").of(&POD_TEMPLATE_SPEC),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("template").of(&POD_TEMPLATE_SPEC)],
 };
-static REPLICATION_CONTROLLER_SPEC: Type = Type { name: "ReplicationControllerSpec", fields: &[Field::plain("template").of(&POD_TEMPLATE_SPEC)] };
-static REPLICATION_CONTROLLER_STATUS: Type = Type { name: "ReplicationControllerStatus", fields: &[Field::merge("conditions", "type")] };
+static REPLICATION_CONTROLLER_SPEC: Type =
+    Type { name: "ReplicationControllerSpec", fields: &[Field::plain("template").of(&POD_TEMPLATE_SPEC)] };
+static REPLICATION_CONTROLLER_STATUS: Type =
+    Type { name: "ReplicationControllerStatus", fields: &[Field::merge("conditions", "type")] };
 static REPLICATION_CONTROLLER: Type = Type {
     name: "ReplicationController",
     fields: &[
@@ -347,9 +323,13 @@ static SERVICE: Type = Type {
         Field::plain("status").of(&SERVICE_STATUS),
     ],
 };
-static SERVICE_ACCOUNT: Type = Type { name: "ServiceAccount", fields: &[Field::plain("metadata").of(&OBJECT_META), Field::merge("secrets", "name")] };
+static SERVICE_ACCOUNT: Type = Type {
+    name: "ServiceAccount",
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::merge("secrets", "name")],
+};
 static NODE_SPEC: Type = Type { name: "NodeSpec", fields: &[Field::set("podCIDRs")] };
-static NODE_STATUS: Type = Type { name: "NodeStatus", fields: &[Field::merge("conditions", "type"), Field::merge("addresses", "type")] };
+static NODE_STATUS: Type =
+    Type { name: "NodeStatus", fields: &[Field::merge("conditions", "type"), Field::merge("addresses", "type")] };
 static NODE: Type = Type {
     name: "Node",
     fields: &[
@@ -361,20 +341,15 @@ static NODE: Type = Type {
 static NAMESPACE_STATUS: Type = Type { name: "NamespaceStatus", fields: &[Field::merge("conditions", "type")] };
 static NAMESPACE: Type = Type {
     name: "Namespace",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("status").of(&NAMESPACE_STATUS),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("status").of(&NAMESPACE_STATUS)],
 };
 static FLOW_SCHEMA_STATUS: Type = Type { name: "FlowSchemaStatus", fields: &[Field::merge("conditions", "type")] };
 static FLOW_SCHEMA: Type = Type {
     name: "FlowSchema",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("status").of(&FLOW_SCHEMA_STATUS),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("status").of(&FLOW_SCHEMA_STATUS)],
 };
-static PRIORITY_LEVEL_CONFIGURATION_STATUS: Type = Type { name: "PriorityLevelConfigurationStatus", fields: &[Field::merge("conditions", "type")] };
+static PRIORITY_LEVEL_CONFIGURATION_STATUS: Type =
+    Type { name: "PriorityLevelConfigurationStatus", fields: &[Field::merge("conditions", "type")] };
 static PRIORITY_LEVEL_CONFIGURATION: Type = Type {
     name: "PriorityLevelConfiguration",
     fields: &[
@@ -385,13 +360,12 @@ static PRIORITY_LEVEL_CONFIGURATION: Type = Type {
 static SERVICE_CIDR_STATUS: Type = Type { name: "ServiceCIDRStatus", fields: &[Field::merge("conditions", "type")] };
 static SERVICE_CIDR: Type = Type {
     name: "ServiceCIDR",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("status").of(&SERVICE_CIDR_STATUS),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("status").of(&SERVICE_CIDR_STATUS)],
 };
-static POD_DISRUPTION_BUDGET_SPEC: Type = Type { name: "PodDisruptionBudgetSpec", fields: &[Field::replaced("selector")] };
-static POD_DISRUPTION_BUDGET_STATUS: Type = Type { name: "PodDisruptionBudgetStatus", fields: &[Field::merge("conditions", "type")] };
+static POD_DISRUPTION_BUDGET_SPEC: Type =
+    Type { name: "PodDisruptionBudgetSpec", fields: &[Field::replaced("selector")] };
+static POD_DISRUPTION_BUDGET_STATUS: Type =
+    Type { name: "PodDisruptionBudgetStatus", fields: &[Field::merge("conditions", "type")] };
 static POD_DISRUPTION_BUDGET: Type = Type {
     name: "PodDisruptionBudget",
     fields: &[
@@ -400,29 +374,25 @@ static POD_DISRUPTION_BUDGET: Type = Type {
         Field::plain("status").of(&POD_DISRUPTION_BUDGET_STATUS),
     ],
 };
-static RESOURCE_CLAIM_STATUS: Type = Type { name: "ResourceClaimStatus", fields: &[Field::merge("reservedFor", "uid")] };
+static RESOURCE_CLAIM_STATUS: Type =
+    Type { name: "ResourceClaimStatus", fields: &[Field::merge("reservedFor", "uid")] };
 static RESOURCE_CLAIM: Type = Type {
     name: "ResourceClaim",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("status").of(&RESOURCE_CLAIM_STATUS),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("status").of(&RESOURCE_CLAIM_STATUS)],
 };
-static RESOURCE_CLAIM_TEMPLATE_SPEC: Type = Type { name: "ResourceClaimTemplateSpec", fields: &[Field::plain("metadata").of(&OBJECT_META)] };
+static RESOURCE_CLAIM_TEMPLATE_SPEC: Type =
+    Type { name: "ResourceClaimTemplateSpec", fields: &[Field::plain("metadata").of(&OBJECT_META)] };
 static RESOURCE_CLAIM_TEMPLATE: Type = Type {
     name: "ResourceClaimTemplate",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("spec").of(&RESOURCE_CLAIM_TEMPLATE_SPEC),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("spec").of(&RESOURCE_CLAIM_TEMPLATE_SPEC)],
 };
 static CSI_NODE_SPEC: Type = Type { name: "CSINodeSpec", fields: &[Field::merge("drivers", "name")] };
-static CSI_NODE: Type = Type { name: "CSINode", fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("spec").of(&CSI_NODE_SPEC)] };
+static CSI_NODE: Type = Type {
+    name: "CSINode",
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("spec").of(&CSI_NODE_SPEC)],
+};
 static API_SERVICE_STATUS: Type = Type { name: "APIServiceStatus", fields: &[Field::merge("conditions", "type")] };
 static API_SERVICE: Type = Type {
     name: "APIService",
-    fields: &[
-        Field::plain("metadata").of(&OBJECT_META),
-        Field::plain("status").of(&API_SERVICE_STATUS),
-    ],
+    fields: &[Field::plain("metadata").of(&OBJECT_META), Field::plain("status").of(&API_SERVICE_STATUS)],
 };

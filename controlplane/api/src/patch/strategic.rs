@@ -68,7 +68,9 @@ pub(super) struct Rule {
 impl Rule {
     pub(super) fn of(ty: Option<&'static Type>, field: &str) -> Self {
         match ty.and_then(|t| t.field(field)) {
-            Some(Field { strategy, retain_keys, of, .. }) => Self { strategy: *strategy, retain_keys: *retain_keys, of: *of },
+            Some(Field { strategy, retain_keys, of, .. }) => {
+                Self { strategy: *strategy, retain_keys: *retain_keys, of: *of }
+            }
             None => Self { strategy: Strategy::Plain, retain_keys: false, of: None },
         }
     }
@@ -98,9 +100,9 @@ pub(super) fn merge_map(
                 continue;
             }
             Some(rest) => {
-                let name = rest.strip_prefix('/').ok_or_else(|| {
-                    PatchError::Malformed("invalid patch format of primitive list".to_owned())
-                })?;
+                let name = rest
+                    .strip_prefix('/')
+                    .ok_or_else(|| PatchError::Malformed("invalid patch format of primitive list".to_owned()))?;
                 (name.to_owned(), Deletes::Listed)
             }
             None => (key, Deletes::Nothing),
@@ -405,7 +407,9 @@ fn carry_out_list_directives(
                 let message = "merging lists cannot yet be specified in the patch";
                 return Err(PatchError::Mismatch(message.to_owned()));
             }
-            Some(_) => return Err(item.as_object().map_or_else(|| unknown_directive(&Object::new()), unknown_directive)),
+            Some(_) => {
+                return Err(item.as_object().map_or_else(|| unknown_directive(&Object::new()), unknown_directive));
+            }
         }
     }
     Ok(if replaces { (plain, Vec::new()) } else { (old, plain) })
@@ -447,7 +451,13 @@ pub(super) fn sort_by_order(items: Vec<Value>, order: &[Value], key: Option<&str
 
 /// Weaves what the patch names (in the patch's order) with what only the server has (in the server's): an element of the
 /// server goes before the first of the patch that stood behind it.
-fn in_order(known: Vec<Value>, unknown: Vec<Value>, order: &[Value], server: &[Value], key: Option<&str>) -> Vec<Value> {
+fn in_order(
+    known: Vec<Value>,
+    unknown: Vec<Value>,
+    order: &[Value],
+    server: &[Value],
+    key: Option<&str>,
+) -> Vec<Value> {
     let known = sort_by_order(known, order, key);
     let unknown = sort_by_order(unknown, server, key);
     let mut woven = Vec::with_capacity(known.len() + unknown.len());

@@ -123,9 +123,18 @@ fn directives_do_what_they_say() {
             "$setElementOrder/finalizers": ["d", "a", "c"], "labels": {"$patch": "replace", "z": "3"}}}),
         json!({"metadata": {"finalizers": ["d", "a", "c"], "labels": {"z": "3"}}}),
     );
-    check(POD, json!({"spec": {"nodeSelector": {"a": "b"}}}), json!({"spec": {"nodeSelector": {"$patch": "delete"}}}),
-        json!({"spec": {"nodeSelector": {}}}));
-    check(POD, json!({"spec": {"nodeSelector": {"a": "b"}}}), json!({"spec": {"nodeSelector": null}}), json!({"spec": {}}));
+    check(
+        POD,
+        json!({"spec": {"nodeSelector": {"a": "b"}}}),
+        json!({"spec": {"nodeSelector": {"$patch": "delete"}}}),
+        json!({"spec": {"nodeSelector": {}}}),
+    );
+    check(
+        POD,
+        json!({"spec": {"nodeSelector": {"a": "b"}}}),
+        json!({"spec": {"nodeSelector": null}}),
+        json!({"spec": {}}),
+    );
 }
 
 #[test]
@@ -143,15 +152,27 @@ fn directives_that_meet_nothing_leave_nothing() {
 #[test]
 fn patches_that_do_not_fit_say_so() {
     let cases = [
-        (json!({"spec": {"containers": [{"image": "x"}]}}),
-         "map: map[image:x] does not contain declared merge key: name", 500),
-        (json!({"spec": {"containers": [{"name": "a", "$patch": "frob"}]}}),
-         "unknown patch type: frob in map: map[$patch:frob name:a]", 500),
-        (json!({"spec": {"containers": [{"name": "a", "$patch": "merge"}]}}),
-         "merging lists cannot yet be specified in the patch", 500),
+        (
+            json!({"spec": {"containers": [{"image": "x"}]}}),
+            "map: map[image:x] does not contain declared merge key: name",
+            500,
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "a", "$patch": "frob"}]}}),
+            "unknown patch type: frob in map: map[$patch:frob name:a]",
+            500,
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "a", "$patch": "merge"}]}}),
+            "merging lists cannot yet be specified in the patch",
+            500,
+        ),
         (json!({"spec": {"containers": ["a"]}}), "list element types are not identical: [[map[name:a]] [a]]", 500),
-        (json!({"spec": {"$setElementOrder/containers": [{"name": "x"}], "containers": [{"name": "y"}]}}),
-         "The order in patch list:\n[map[name:y]]\n doesn't match $setElementOrder list:\n[map[name:x]]\n", 500),
+        (
+            json!({"spec": {"$setElementOrder/containers": [{"name": "x"}], "containers": [{"name": "y"}]}}),
+            "The order in patch list:\n[map[name:y]]\n doesn't match $setElementOrder list:\n[map[name:x]]\n",
+            500,
+        ),
         (json!([]), "invalid JSON document", 400),
     ];
     for (patch, message, code) in cases {
@@ -196,8 +217,10 @@ fn diffs_are_those_kubectl_makes() {
         "containers": [{"name": "c"}, {"name": "a", "image": "2"}, {"$patch": "delete", "name": "b"}],
         "nodeName": null}});
     assert_eq!(two_way(POD, &original, &modified), Ok(expect));
-    let (old, new) = (json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {}}}}),
-        json!({"spec": {"strategy": {"type": "Recreate"}}}));
+    let (old, new) = (
+        json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {}}}}),
+        json!({"spec": {"strategy": {"type": "Recreate"}}}),
+    );
     let expect = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate", "rollingUpdate": null}}});
     assert_eq!(two_way(DEPLOYMENT, &old, &new), Ok(expect));
 }
@@ -248,7 +271,8 @@ fn pods() -> impl Strategy<Value = Value> {
             names.iter().zip(sources).map(|(n, s)| json!({"name": n, s: {}})).collect::<Vec<_>>()
         })
     });
-    let labels = names(&["l", "m"]).prop_map(|n| n.iter().map(|k| ((*k).to_owned(), json!("1"))).collect::<Map<_, _>>());
+    let labels =
+        names(&["l", "m"]).prop_map(|n| n.iter().map(|k| ((*k).to_owned(), json!("1"))).collect::<Map<_, _>>());
     (containers, names(&["f1", "f2", "f3"]), labels, volumes, prop::collection::vec(scalar(), 0..3)).prop_map(
         |(containers, finalizers, labels, volumes, args)| {
             json!({"metadata": {"name": "p", "finalizers": finalizers, "labels": labels},

@@ -177,7 +177,9 @@ pub(super) fn schema() -> &'static Schema {
     static SCHEMA: OnceLock<Schema> = OnceLock::new();
     SCHEMA.get_or_init(|| {
         let mut text = String::new();
-        flate2::read::ZlibDecoder::new(PACKED).read_to_string(&mut text).expect("the file is packed text, a test reads it");
+        flate2::read::ZlibDecoder::new(PACKED)
+            .read_to_string(&mut text)
+            .expect("the file is packed text, a test reads it");
         // Once per process, and kept as long: the fields' names are parts of it.
         Schema::parse(text.leak()).expect("the file's lines are as described, a test reads them")
     })

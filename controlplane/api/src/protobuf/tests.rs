@@ -177,7 +177,9 @@ fn special_types_have_the_json_of_kubernetes() {
         let back = there_and_back(&value);
         assert_eq!(back["spec"], value["spec"], "{back}");
     };
-    fix(service(json!([{"port": 80, "targetPort": 0}, {"port": 81, "targetPort": "http"}, {"port": 82, "targetPort": 8080}])));
+    fix(service(
+        json!([{"port": 80, "targetPort": 0}, {"port": 81, "targetPort": "http"}, {"port": 82, "targetPort": 8080}]),
+    ));
     let crd = |schema: Value| {
         json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "a"}, "spec": {
             "group": "g", "names": {"kind": "K", "plural": "ks"}, "scope": "Cluster",

@@ -3,9 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ManagedFieldsEntry, ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    LabelSelector, ManagedFieldsEntry, ObjectMeta, OwnerReference, Time,
+};
 
-use super::{Errors, Path, dns1035_label, dns1123_label, dns1123_subdomain, label_value, non_negative, path_segment, qualified_name};
+use super::{
+    Errors, Path, dns1035_label, dns1123_label, dns1123_subdomain, label_value, non_negative, path_segment,
+    qualified_name,
+};
 use crate::kind::{Kind, NameRule, Scope};
 
 /// All annotations of an object together, keys and values, in bytes.
@@ -227,7 +232,8 @@ fn validate_finalizers(finalizers: &[String], at: &Path<'_>, errors: &mut Errors
 
 fn no_new_finalizers(meta: &ObjectMeta, old: &ObjectMeta, at: &Path<'_>, errors: &mut Errors) {
     let had = old.finalizers.as_deref().unwrap_or_default();
-    let mut extra: Vec<_> = meta.finalizers.iter().flatten().filter(|f| !had.contains(f)).map(|f| format!("{f:?}")).collect();
+    let mut extra: Vec<_> =
+        meta.finalizers.iter().flatten().filter(|f| !had.contains(f)).map(|f| format!("{f:?}")).collect();
     if !extra.is_empty() {
         extra.sort_unstable();
         extra.dedup();
@@ -292,7 +298,10 @@ mod tests {
 
     #[test]
     fn metadata_of_a_new_object() {
-        check(json!({"name": "a.b", "namespace": "ns", "labels": {"a.io/b": "c"}, "annotations": {"X": "any thing"}}), &[]);
+        check(
+            json!({"name": "a.b", "namespace": "ns", "labels": {"a.io/b": "c"}, "annotations": {"X": "any thing"}}),
+            &[],
+        );
         check(json!({"namespace": "ns"}), &["metadata.name: Required value: name or generateName is required"]);
         check(json!({"name": "a"}), &["metadata.namespace: Required value"]);
         check(json!({"name": "abcde", "generateName": "abc-", "namespace": "n"}), &[]);
@@ -320,9 +329,7 @@ mod tests {
 
     #[test]
     fn owners_and_finalizers() {
-        let owner = |name: &str, controller: bool| {
-            json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": "u", "controller": controller})
-        };
+        let owner = |name: &str, controller: bool| json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": "u", "controller": controller});
         check(json!({"name": "a", "namespace": "n", "ownerReferences": [owner("x", true), owner("y", false)]}), &[]);
         check(
             json!({"name": "a", "namespace": "n", "ownerReferences": [owner("x", true), owner("y", true)]}),

@@ -12,7 +12,8 @@ const DNS1035_LABEL: &str = "a DNS-1035 label must consist of lower case alphanu
 const QUALIFIED_NAME: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const CONFIG_MAP_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
-const ENV_VAR_NAME: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
+const ENV_VAR_NAME: &str =
+    "a valid environment variable name must consist only of printable ASCII characters other than '='";
 const PATH_SEGMENT: &str = "[/%]";
 
 fn too_long(max: usize) -> String {
@@ -175,7 +176,12 @@ pub fn path_segment(value: &str) -> Vec<String> {
     if matches!(value, "." | "..") {
         return vec![format!("may not be '{value}'")];
     }
-    value.chars().filter(|c| PATH_SEGMENT[1..3].contains(*c)).map(|c| format!("may not contain '{c}'")).take(1).collect()
+    value
+        .chars()
+        .filter(|c| PATH_SEGMENT[1..3].contains(*c))
+        .map(|c| format!("may not contain '{c}'"))
+        .take(1)
+        .collect()
 }
 
 /// The name of a port: an IANA service name.

@@ -28,6 +28,12 @@ pub fn validate_cidr(cidr: &str, at: &Path<'_>, errors: &mut Errors) -> Option<I
     parsed
 }
 
+/// A node without the right to set routes gives its pods addresses of 127.64.0.0/10, where nothing else listens; they are
+/// endpoints like any other. Kubernetes has no such nodes and refuses the whole of 127.0.0.0/8.
+fn is_unprivileged_pod(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if ip.octets()[0] == 127 && (64..128).contains(&ip.octets()[1]))
+}
+
 /// Reports addresses that no endpoint can have: none at all, loopback and link-local ones (`ValidateNonSpecialIP`).
 pub fn validate_non_special_ip(text: &str, at: &Path<'_>, errors: &mut Errors) {
     let Ok(ip) = text.parse::<IpAddr>() else {
@@ -37,7 +43,7 @@ pub fn validate_non_special_ip(text: &str, at: &Path<'_>, errors: &mut Errors) {
     if ip.is_unspecified() {
         errors.invalid(at, text, format!("may not be unspecified ({text})"));
     }
-    if ip.is_loopback() {
+    if ip.is_loopback() && !is_unprivileged_pod(ip) {
         errors.invalid(at, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
     }
     let (link_local, multicast) = match ip {
@@ -107,8 +113,16 @@ mod tests {
             errors.len()
         };
         for (ip, count) in [
-            ("10.0.0.1", 0), ("fd00::1", 0), ("0.0.0.0", 1), ("127.0.0.1", 1), ("::1", 1), ("169.254.1.1", 1),
-            ("fe80::1", 1), ("224.0.0.5", 1), ("ff02::1", 1), ("x", 1),
+            ("10.0.0.1", 0),
+            ("fd00::1", 0),
+            ("0.0.0.0", 1),
+            ("127.0.0.1", 1),
+            ("::1", 1),
+            ("169.254.1.1", 1),
+            ("fe80::1", 1),
+            ("224.0.0.5", 1),
+            ("ff02::1", 1),
+            ("x", 1),
         ] {
             assert_eq!(errors_of(validate_non_special_ip, ip), count, "{ip}");
         }

@@ -66,10 +66,7 @@ impl Plugin for ServiceAccounts {
         if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
             spec.image_pull_secrets.clone_from(&account.image_pull_secrets);
         }
-        let wanted = spec
-            .automount_service_account_token
-            .or(account.automount_service_account_token)
-            .unwrap_or(true);
+        let wanted = spec.automount_service_account_token.or(account.automount_service_account_token).unwrap_or(true);
         if wanted {
             mount_token(pod);
         }
@@ -79,9 +76,7 @@ impl Plugin for ServiceAccounts {
 
 fn mount_token(pod: &mut Pod) {
     let spec = pod.spec.get_or_insert_default();
-    let has_mount = |mounts: &Option<Vec<VolumeMount>>| {
-        mounts.iter().flatten().any(|m| m.mount_path == TOKEN_PATH)
-    };
+    let has_mount = |mounts: &Option<Vec<VolumeMount>>| mounts.iter().flatten().any(|m| m.mount_path == TOKEN_PATH);
     let mut name = None;
     let containers = spec.init_containers.iter_mut().flatten().chain(&mut spec.containers);
     for container in containers.filter(|c| !has_mount(&c.volume_mounts)) {
@@ -130,10 +125,7 @@ fn token_volume(name: String) -> Volume {
     };
     Volume {
         name,
-        projected: Some(ProjectedVolumeSource {
-            default_mode: Some(0o644),
-            sources: Some(vec![token, ca, namespace]),
-        }),
+        projected: Some(ProjectedVolumeSource { default_mode: Some(0o644), sources: Some(vec![token, ca, namespace]) }),
         ..Default::default()
     }
 }
@@ -238,9 +230,7 @@ impl Plugin for RuntimeClasses {
         };
         let served = review.api.registry.of::<RuntimeClass>();
         let Some(entry) = review.api.store.get(&served.key("", &name)) else {
-            return Err(review.forbid(&format!(
-                "pod rejected: RuntimeClass \"{name}\" not found"
-            )));
+            return Err(review.forbid(&format!("pod rejected: RuntimeClass \"{name}\" not found")));
         };
         let stored = Stored::of(served.kind, entry)?;
         let Some(class) = stored.typed::<RuntimeClass>() else { return Ok(()) };

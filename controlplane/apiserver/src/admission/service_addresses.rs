@@ -101,7 +101,8 @@ struct Held {
 
 fn held(spec: Option<&ServiceSpec>) -> Held {
     let Some(spec) = spec else { return Held::default() };
-    let addresses = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).filter_map(|ip| ip.parse().ok()).collect();
+    let addresses =
+        spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).filter_map(|ip| ip.parse().ok()).collect();
     let port = |p: &ServicePort| Some((protocol(p).to_owned(), u16::try_from(p.node_port?).ok().filter(|n| *n > 0)?));
     let mut ports: BTreeSet<_> = spec.ports.iter().flatten().filter_map(port).collect();
     if let Some(health) = spec.health_check_node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0) {
@@ -203,7 +204,10 @@ impl ServiceAddresses {
         }
         let mut errors = Errors::new();
         let path = FieldPath::new("spec").child("clusterIPs");
-        let why = format!("failed to allocate IP {text}: the provided IP ({text}) is not in the valid range. The range of valid IPs is {}", self.range);
+        let why = format!(
+            "failed to allocate IP {text}: the provided IP ({text}) is not in the valid range. The range of valid IPs is {}",
+            self.range
+        );
         errors.invalid(&path, serde_json::json!([text]), why);
         Err(ApiError::invalid("", "Service", review.name, &errors))
     }
@@ -234,8 +238,8 @@ impl ServiceAddresses {
                 }
             }
         }
-        let local = spec.type_.as_deref() == Some("LoadBalancer")
-            && spec.external_traffic_policy.as_deref() == Some("Local");
+        let local =
+            spec.type_.as_deref() == Some("LoadBalancer") && spec.external_traffic_policy.as_deref() == Some("Local");
         if local && spec.health_check_node_port.unwrap_or(0) == 0 {
             spec.health_check_node_port = Some(i32::from(self.free_port(review, "TCP", &taken)?));
         }
@@ -297,7 +301,10 @@ impl ServiceAddresses {
         };
         address.metadata.name = Some(ip.to_string());
         let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-        let labels = [("ipaddress.kubernetes.io/ip-family", family), ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io")];
+        let labels = [
+            ("ipaddress.kubernetes.io/ip-family", family),
+            ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io"),
+        ];
         address.metadata.labels = Some(labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
         meta::fill_new(served.kind, "", &mut address, review.now, &mut rand::rng())?;
         Ok(Op::Create { key, value: encode(served.kind, &mut address)? })

@@ -130,12 +130,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// `kubectl --as`: an administrator speaks for another.
 fn impersonate(headers: &HeaderMap, user: Arc<User>) -> Result<Arc<User>, ApiError> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty());
-    let groups: Vec<String> = headers
-        .get_all("impersonate-group")
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .map(str::to_owned)
-        .collect();
+    let groups: Vec<String> =
+        headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
     let Some(name) = text("impersonate-user") else {
         if groups.is_empty() && text("impersonate-uid").is_none() {
             return Ok(user);
@@ -144,7 +140,10 @@ fn impersonate(headers: &HeaderMap, user: Arc<User>) -> Result<Arc<User>, ApiErr
     };
     if !user.is_in(crate::auth::MASTERS) {
         let users = coracle_api::status::ResourceName { group: "", plural: "users" };
-        let why = format!("User {:?} cannot impersonate resource \"users\" in API group \"\" at the cluster scope", user.name);
+        let why = format!(
+            "User {:?} cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+            user.name
+        );
         return Err(ApiError::forbidden(users, name, &why));
     }
     let mut other = match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {

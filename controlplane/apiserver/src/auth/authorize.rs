@@ -59,16 +59,26 @@ fn node_may(verb: Verb, group: &str, resource: &str, subresource: &str) -> bool 
         ("", "nodes" | "pods", "status") => matches!(verb, Get | Update | Patch),
         ("", "pods", "") => read || matches!(verb, Create | Delete),
         ("", "pods", "eviction") | ("", "serviceaccounts", "token") => verb == Create,
-        ("", "services" | "configmaps" | "secrets" | "persistentvolumeclaims" | "persistentvolumes" | "namespaces" | "endpoints" | "serviceaccounts", "") => read,
+        (
+            "",
+            "services"
+            | "configmaps"
+            | "secrets"
+            | "persistentvolumeclaims"
+            | "persistentvolumes"
+            | "namespaces"
+            | "endpoints"
+            | "serviceaccounts",
+            "",
+        ) => read,
         ("discovery.k8s.io", "endpointslices", "") | ("node.k8s.io", "runtimeclasses", "") => read,
         ("storage.k8s.io", "volumeattachments" | "csidrivers", "") => read,
         ("storage.k8s.io", "csinodes", "") => read || matches!(verb, Create | Update | Patch | Delete),
         ("", "events", "") | ("events.k8s.io", "events", "") => matches!(verb, Create | Update | Patch),
         ("coordination.k8s.io", "leases", "") => matches!(verb, Get | Create | Update | Patch | Delete),
         ("certificates.k8s.io", "certificatesigningrequests", "") => matches!(verb, Get | List | Watch | Create),
-        ("authentication.k8s.io", "tokenreviews", "") | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => {
-            verb == Create
-        }
+        ("authentication.k8s.io", "tokenreviews", "")
+        | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => verb == Create,
         _ => false,
     }
 }

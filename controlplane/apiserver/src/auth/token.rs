@@ -6,7 +6,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use ring::digest;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
+};
 use serde::{Deserialize, Serialize};
 
 /// Clocks of nodes differ a little.
@@ -172,7 +174,8 @@ impl Signer {
         let named = |kind: &str| {
             claims.bound.as_ref().filter(|b| b.kind == kind).map(|b| Named { name: b.name.clone(), uid: b.uid.clone() })
         };
-        let pods_node = claims.bound.as_ref().and_then(|b| b.node.clone()).map(|name| Named { name, uid: String::new() });
+        let pods_node =
+            claims.bound.as_ref().and_then(|b| b.node.clone()).map(|name| Named { name, uid: String::new() });
         let payload = Payload {
             aud: claims.audiences.clone(),
             exp: claims.expires.as_second(),
@@ -184,16 +187,14 @@ impl Signer {
                 node: named("Node").or(pods_node),
                 pod: named("Pod"),
                 secret: named("Secret"),
-                serviceaccount: Named {
-                    name: claims.service_account.clone(),
-                    uid: claims.service_account_uid.clone(),
-                },
+                serviceaccount: Named { name: claims.service_account.clone(), uid: claims.service_account_uid.clone() },
             },
             nbf: claims.issued.as_second(),
             sub: format!("system:serviceaccount:{}:{}", claims.namespace, claims.service_account),
         };
         let header = Header { alg: "ES256".to_owned(), kid: self.key_id.clone() };
-        let part = |json: serde_json::Result<Vec<u8>>| json.map(|j| URL_SAFE_NO_PAD.encode(j)).map_err(|_| TokenError::Key);
+        let part =
+            |json: serde_json::Result<Vec<u8>>| json.map(|j| URL_SAFE_NO_PAD.encode(j)).map_err(|_| TokenError::Key);
         let mut token = part(serde_json::to_vec(&header))?;
         token.push('.');
         token.push_str(&part(serde_json::to_vec(&payload))?);

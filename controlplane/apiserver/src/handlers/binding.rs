@@ -15,9 +15,8 @@ use crate::writes::{self, Part};
 
 /// Binds a pod. `path_name` is empty for the old `bindings` resource, where the body alone names the pod.
 pub(crate) async fn bind(call: &Call<'_>, path_name: &str, body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let binding: Binding = serde_json::from_slice(body).map_err(|e| {
-        ApiError::bad_request(format!("Binding in version \"v1\" cannot be handled as a Binding: {e}"))
-    })?;
+    let binding: Binding = serde_json::from_slice(body)
+        .map_err(|e| ApiError::bad_request(format!("Binding in version \"v1\" cannot be handled as a Binding: {e}")))?;
     let named = binding.metadata.name.as_deref().unwrap_or_default();
     if path_name.is_empty() {
         return bind_by_body(call, named, &binding).await;

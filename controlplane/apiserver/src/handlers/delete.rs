@@ -191,9 +191,11 @@ fn mark(call: &Call<'_>, new: &mut dyn Object, old: &dyn Object, deletion: &Dele
         // A second deletion may only shorten the wait.
         let have = old.meta().deletion_grace_period_seconds.unwrap_or(0);
         let meta = new.meta_mut();
-        let begun = old.meta().deletion_timestamp.as_ref().map_or(call.now, |t| {
-            t.0.checked_sub(SignedDuration::from_secs(have)).unwrap_or(t.0)
-        });
+        let begun = old
+            .meta()
+            .deletion_timestamp
+            .as_ref()
+            .map_or(call.now, |t| t.0.checked_sub(SignedDuration::from_secs(have)).unwrap_or(t.0));
         meta.deletion_timestamp = Some(after(begun, seconds));
         meta.deletion_grace_period_seconds = Some(seconds);
     }

@@ -70,8 +70,8 @@ impl Patch {
     /// The media type is none of a patch, or the text is no JSON.
     pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
         let dialect = Dialect::of(headers)?;
-        let value = serde_json::from_slice(body)
-            .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+        let value =
+            serde_json::from_slice(body).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
         Ok(Self { dialect, value })
     }
 

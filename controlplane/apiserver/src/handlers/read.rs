@@ -126,11 +126,7 @@ async fn fetch(call: &Call<'_>, range: &ListRange, at: Option<Revision>) -> Resu
 }
 
 /// A selector that names one object needs no scan.
-fn one_by_name(
-    call: &Call<'_>,
-    selection: &Selection,
-    name: &str,
-) -> Result<(Listing, Vec<Arc<Entry>>), ApiError> {
+fn one_by_name(call: &Call<'_>, selection: &Selection, name: &str) -> Result<(Listing, Vec<Arc<Entry>>), ApiError> {
     let store = &call.api.store;
     let revision = store.revision();
     let namespaced = call.kind().namespaced();

@@ -40,9 +40,7 @@ pub(crate) fn create(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, Api
             let user = subject(r.spec.user.as_deref(), r.spec.groups.as_deref(), r.spec.uid.as_deref())?;
             let asked = r.spec.resource_attributes.as_ref();
             if asked.and_then(|a| a.namespace.as_deref()).unwrap_or_default() != call.path.namespace {
-                return Err(ApiError::bad_request(
-                    "spec.resourceAttributes.namespace must match metadata.namespace",
-                ));
+                return Err(ApiError::bad_request("spec.resourceAttributes.namespace must match metadata.namespace"));
             }
             r.status = Some(decide(call, &user, asked, None)?);
             Ok(())
@@ -62,9 +60,8 @@ pub(crate) fn create(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, Api
 
 fn read<T: DeserializeOwned>(call: &Call<'_>, body: &[u8]) -> Result<T, ApiError> {
     let (kind, version) = (call.kind().kind, call.kind().version);
-    serde_json::from_slice(body).map_err(|e| {
-        ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {e}"))
-    })
+    serde_json::from_slice(body)
+        .map_err(|e| ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {e}")))
 }
 
 fn answer<T: Serialize>(
@@ -87,7 +84,9 @@ fn info(user: &User) -> UserInfo {
 fn token(call: &Call<'_>, review: &mut TokenReview) -> Result<(), ApiError> {
     let text = std::mem::take(&mut review.spec.token);
     if text.is_empty() {
-        return Err(ApiError::bad_request("spec.token: Required value: token is required for TokenReview in authentication"));
+        return Err(ApiError::bad_request(
+            "spec.token: Required value: token is required for TokenReview in authentication",
+        ));
     }
     let authenticator = &call.api.authenticator;
     let audiences = review.spec.audiences.clone().unwrap_or_else(|| authenticator.signer().audiences().to_vec());
@@ -98,7 +97,9 @@ fn token(call: &Call<'_>, review: &mut TokenReview) -> Result<(), ApiError> {
             audiences: Some(audiences),
             error: None,
         },
-        Err(why) => TokenReviewStatus { error: Some(why.to_string()), user: Some(UserInfo::default()), ..Default::default() },
+        Err(why) => {
+            TokenReviewStatus { error: Some(why.to_string()), user: Some(UserInfo::default()), ..Default::default() }
+        }
     };
     // The token itself does not come back.
     review.status = Some(status);
@@ -107,7 +108,9 @@ fn token(call: &Call<'_>, review: &mut TokenReview) -> Result<(), ApiError> {
 
 fn subject(user: Option<&str>, groups: Option<&[String]>, uid: Option<&str>) -> Result<User, ApiError> {
     if user.unwrap_or_default().is_empty() && groups.unwrap_or_default().is_empty() {
-        return Err(ApiError::bad_request("spec.user: Required value: at least one of user or group must be specified"));
+        return Err(ApiError::bad_request(
+            "spec.user: Required value: at least one of user or group must be specified",
+        ));
     }
     Ok(User {
         name: user.unwrap_or_default().to_owned(),
@@ -161,7 +164,9 @@ fn decide(
     };
     Ok(match decision {
         Decision::Allow => SubjectAccessReviewStatus { allowed: true, ..Default::default() },
-        Decision::Deny(why) => SubjectAccessReviewStatus { reason: Some(why).filter(|w| !w.is_empty()), ..Default::default() },
+        Decision::Deny(why) => {
+            SubjectAccessReviewStatus { reason: Some(why).filter(|w| !w.is_empty()), ..Default::default() }
+        }
     })
 }
 
@@ -172,7 +177,12 @@ fn rules(user: &User) -> SubjectRulesReviewStatus {
     let mut incomplete = true;
     if user.is_in(MASTERS) {
         incomplete = false;
-        resource_rules.push(ResourceRule { api_groups: Some(all()), resources: Some(all()), verbs: all(), resource_names: None });
+        resource_rules.push(ResourceRule {
+            api_groups: Some(all()),
+            resources: Some(all()),
+            verbs: all(),
+            resource_names: None,
+        });
     }
     if user.is_in(AUTHENTICATED) {
         resource_rules.push(ResourceRule {

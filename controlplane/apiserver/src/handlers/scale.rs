@@ -24,9 +24,8 @@ pub(crate) fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
 
 /// Sets the scale.
 pub(crate) async fn put(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let wanted: Scale = serde_json::from_slice(body).map_err(|e| {
-        ApiError::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: {e}"))
-    })?;
+    let wanted: Scale = serde_json::from_slice(body)
+        .map_err(|e| ApiError::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: {e}")))?;
     set(call, |_| Ok(wanted.clone())).await
 }
 
@@ -54,7 +53,9 @@ where
         let replicas = wanted.spec.and_then(|s| s.replicas).unwrap_or(0);
         object["spec"]["replicas"] = replicas.into();
         let mut new = reread(call, old, &object)?;
-        if let Some(version) = wanted.metadata.resource_version.filter(|v| Some(v) != present.metadata.resource_version.as_ref()) {
+        if let Some(version) =
+            wanted.metadata.resource_version.filter(|v| Some(v) != present.metadata.resource_version.as_ref())
+        {
             new.meta_mut().resource_version = Some(version);
         }
         Ok(new)
@@ -86,7 +87,11 @@ fn check(call: &Call<'_>, wanted: &Scale, old: &Stored) -> Result<(), ApiError> 
         && !uid.is_empty()
         && have != Some(uid)
     {
-        return Err(ApiError::conflict(call.kind().resource(), name, "Precondition failed: UID in precondition differs"));
+        return Err(ApiError::conflict(
+            call.kind().resource(),
+            name,
+            "Precondition failed: UID in precondition differs",
+        ));
     }
     Ok(())
 }
@@ -122,7 +127,9 @@ fn selector_text(selector: &Value) -> String {
     let is_label_selector = selector.get("matchLabels").is_some_and(Value::is_object)
         || selector.get("matchExpressions").is_some_and(Value::is_array);
     let parsed = if is_label_selector {
-        serde_json::from_value::<LabelSelector>(selector.clone()).ok().and_then(|s| Selector::from_label_selector(&s).ok())
+        serde_json::from_value::<LabelSelector>(selector.clone())
+            .ok()
+            .and_then(|s| Selector::from_label_selector(&s).ok())
     } else {
         serde_json::from_value(selector.clone()).ok().map(|map| Selector::from_map(&map))
     };

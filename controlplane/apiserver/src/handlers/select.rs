@@ -23,7 +23,8 @@ impl Selection {
     pub(crate) fn parse(call: &Call<'_>) -> Result<Self, ApiError> {
         let text = |name| call.query.get(name).unwrap_or_default();
         let labels = Selector::parse(text("labelSelector")).map_err(|e| ApiError::bad_request(e.to_string()))?;
-        let mut fields = FieldSelector::parse(text("fieldSelector")).map_err(|e| ApiError::bad_request(e.to_string()))?;
+        let mut fields =
+            FieldSelector::parse(text("fieldSelector")).map_err(|e| ApiError::bad_request(e.to_string()))?;
         let kind = call.kind();
         for requirement in fields.requirements() {
             let field = requirement.field.as_str();

@@ -40,11 +40,7 @@ async fn log(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         // Not on a node yet, so there is nothing to read.
         return Ok(text(StatusCode::OK, Body::empty()));
     };
-    let mut path = format!(
-        "/containerLogs/{}/{}/{container}?",
-        encode(&call.path.namespace),
-        encode(&call.path.name)
-    );
+    let mut path = format!("/containerLogs/{}/{}/{container}?", encode(&call.path.namespace), encode(&call.path.name));
     for name in ["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"] {
         if let Some(value) = call.query.get(name) {
             path.push_str(&format!("{name}={}&", encode(value)));
@@ -115,7 +111,10 @@ fn check_log_options(call: &Call<'_>, query: &Query) -> Result<(), ApiError> {
     at_least(&mut errors, "limitBytes", 1, "must be greater than 0")?;
     at_least(&mut errors, "sinceSeconds", 1, "must be greater than 0")?;
     if query.get("sinceSeconds").is_some() && query.get("sinceTime").is_some() {
-        errors.forbidden(&FieldPath::new("sinceSeconds"), "at most one of `sinceTime` or `sinceSeconds` may be specified");
+        errors.forbidden(
+            &FieldPath::new("sinceSeconds"),
+            "at most one of `sinceTime` or `sinceSeconds` may be specified",
+        );
     }
     if let Some(time) = query.get("sinceTime").filter(|t| t.parse::<jiff::Timestamp>().is_err()) {
         errors.invalid(&FieldPath::new("sinceTime"), time, "must be a time in RFC 3339");
@@ -138,13 +137,12 @@ impl Call<'_> {
     /// Asks a node.
     async fn to_node(&self, node: &str, method: &Method, path: &str, body: Bytes) -> Result<Response<Body>, ApiError> {
         let nodes = self.api.nodes.get().ok_or_else(|| ApiError::unavailable("no way to reach the nodes yet"))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .body(body)
-            .map_err(|e| ApiError::bad_request(e.to_string()))?;
+        let request =
+            Request::builder().method(method).uri(path).body(body).map_err(|e| ApiError::bad_request(e.to_string()))?;
         nodes.request(node, request).await.map_err(|e| match e {
-            NodeError::Unknown => ApiError::not_found(coracle_api::status::ResourceName { group: "", plural: "nodes" }, node),
+            NodeError::Unknown => {
+                ApiError::not_found(coracle_api::status::ResourceName { group: "", plural: "nodes" }, node)
+            }
             NodeError::Unreachable(why) => ApiError::internal(format!("the node {node} cannot be reached: {why}")),
         })
     }

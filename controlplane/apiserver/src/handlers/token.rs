@@ -103,7 +103,9 @@ fn bound_to(call: &Call<'_>, reference: &BoundObjectReference) -> Result<BoundTo
     let stored = Stored::of(served.kind, entry)?;
     let uid = stored.object().meta().uid.clone().unwrap_or_default();
     if let Some(wanted) = reference.uid.as_ref().filter(|u| **u != uid) {
-        let why = format!("the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(ApiError::conflict(served.kind.resource(), name, &why));
     }
     let mut bound = BoundTo { kind: kind.to_owned(), name: name.to_owned(), uid, node: None };

@@ -38,7 +38,10 @@ fn rolling_update(spec: &DeploymentSpec) -> Option<(Option<&IntOrString>, Option
         return None;
     }
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-    Some((rolling.and_then(|rolling| rolling.max_surge.as_ref()), rolling.and_then(|rolling| rolling.max_unavailable.as_ref())))
+    Some((
+        rolling.and_then(|rolling| rolling.max_surge.as_ref()),
+        rolling.and_then(|rolling| rolling.max_unavailable.as_ref()),
+    ))
 }
 
 fn resolve(value: Option<&IntOrString>, replicas: i32, round: Round) -> i32 {
@@ -80,7 +83,8 @@ mod tests {
         let check = |replicas, surge, unavailable, expect: (i32, i32)| {
             let rolling_update = Some(RollingUpdateDeployment { max_surge: surge, max_unavailable: unavailable });
             let strategy = Some(DeploymentStrategy { type_: Some("RollingUpdate".into()), rolling_update });
-            let limits = Limits::of(&DeploymentSpec { replicas: Some(replicas), strategy, ..DeploymentSpec::default() });
+            let limits =
+                Limits::of(&DeploymentSpec { replicas: Some(replicas), strategy, ..DeploymentSpec::default() });
             assert_eq!((limits.surge, limits.unavailable), expect);
         };
         check(10, percent("25%"), percent("25%"), (3, 2));

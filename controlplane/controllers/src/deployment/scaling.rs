@@ -45,7 +45,9 @@ impl Rollout<'_> {
     fn is_saturated(&self) -> bool {
         let desired = self.desired();
         self.new.as_ref().is_some_and(|new| {
-            new.annotated(DESIRED_REPLICAS) == Some(desired) && replicas_of(&new.wanted) == desired && available_of(&new.seen) == desired
+            new.annotated(DESIRED_REPLICAS) == Some(desired)
+                && replicas_of(&new.wanted) == desired
+                && available_of(&new.seen) == desired
         })
     }
 

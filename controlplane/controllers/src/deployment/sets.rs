@@ -51,9 +51,12 @@ impl<'a> Rollout<'a> {
         context: &Context<'_>,
     ) -> Self {
         sets.sort_by_key(|set| (set.created_second(), set.name().to_owned()));
-        let new = sets.iter().position(|set| same_template(set, &spec.template)).map(|index| Set::of(sets.remove(index)));
+        let new =
+            sets.iter().position(|set| same_template(set, &spec.template)).map(|index| Set::of(sets.remove(index)));
         let status = deployment.status.clone().unwrap_or_default();
-        let namesake = context.cache.one(deployment.namespace(), &super::revisions::set_name(deployment, spec, status.collision_count));
+        let namesake = context
+            .cache
+            .one(deployment.namespace(), &super::revisions::set_name(deployment, spec, status.collision_count));
         Self {
             deployment,
             spec,

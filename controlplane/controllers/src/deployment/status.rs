@@ -80,10 +80,12 @@ impl Rollout<'_> {
     /// Replaces a condition, unless it says the same already.
     fn set_condition(&mut self, type_: &str, status: &str, reason: &str, message: String) {
         let current = self.condition(type_).cloned();
-        if current.as_ref().is_some_and(|current| current.status == status && current.reason.as_deref() == Some(reason)) {
+        if current.as_ref().is_some_and(|current| current.status == status && current.reason.as_deref() == Some(reason))
+        {
             return;
         }
-        let transition = current.filter(|current| current.status == status).and_then(|current| current.last_transition_time);
+        let transition =
+            current.filter(|current| current.status == status).and_then(|current| current.last_transition_time);
         self.drop_condition(type_);
         self.status.conditions.get_or_insert_default().push(DeploymentCondition {
             type_: type_.into(),
@@ -144,8 +146,9 @@ impl Rollout<'_> {
         let before = self.deployment.status.clone().unwrap_or_default();
         self.plain_status();
         let current = self.condition("Progressing").cloned();
-        let reported_done =
-            current.as_ref().is_some_and(|condition| condition.reason.as_deref() == Some(Progress::NewReplicaSetAvailable.reason()));
+        let reported_done = current
+            .as_ref()
+            .is_some_and(|condition| condition.reason.as_deref() == Some(Progress::NewReplicaSetAvailable.reason()));
         if !self.has_deadline() {
             self.drop_condition("Progressing");
         } else if !(reported_done && self.status.replicas == self.status.updated_replicas) {
@@ -164,10 +167,13 @@ impl Rollout<'_> {
             self.set_progressing(Progress::NewReplicaSetAvailable, format!("{subject} has successfully progressed."));
         } else if self.made_progress(before) {
             // The update time says when progress was last seen, so the condition is renewed even if it says the same.
-            let transition = current.filter(|condition| condition.status == "True").and_then(|condition| condition.last_transition_time);
+            let transition = current
+                .filter(|condition| condition.status == "True")
+                .and_then(|condition| condition.last_transition_time);
             self.drop_condition("Progressing");
             self.set_progressing(Progress::ReplicaSetUpdated, format!("{subject} is progressing."));
-            let renewed = self.status.conditions.iter_mut().flatten().find(|condition| condition.type_ == "Progressing");
+            let renewed =
+                self.status.conditions.iter_mut().flatten().find(|condition| condition.type_ == "Progressing");
             if let (Some(renewed), Some(transition)) = (renewed, transition) {
                 renewed.last_transition_time = Some(transition);
             }
@@ -179,7 +185,9 @@ impl Rollout<'_> {
     /// Whether `status` says that the rollout is done.
     pub(super) fn is_complete(&self, status: &DeploymentStatus) -> bool {
         let desired = self.desired();
-        [status.updated_replicas, status.replicas, status.available_replicas].iter().all(|count| count.unwrap_or(0) == desired)
+        [status.updated_replicas, status.replicas, status.available_replicas]
+            .iter()
+            .all(|count| count.unwrap_or(0) == desired)
             && status.observed_generation >= self.deployment.metadata.generation
     }
 

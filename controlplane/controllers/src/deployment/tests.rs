@@ -50,7 +50,9 @@ fn edit(model: &mut Model, edit: impl FnOnce(&mut Deployment)) {
 }
 
 fn set_image(model: &mut Model, image: &str) {
-    edit(model, |deployment| deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image = Some(image.into()));
+    edit(model, |deployment| {
+        deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image = Some(image.into())
+    });
 }
 
 /// One pass of both controllers.
@@ -108,8 +110,11 @@ fn condition(model: &Model, type_: &str) -> (String, String, String) {
 }
 
 fn revisions(model: &Model) -> Vec<(String, i32)> {
-    let mut all: Vec<(String, i32)> =
-        model.all::<ReplicaSet>().iter().map(|set| (set.annotation(REVISION).unwrap().to_owned(), replicas_of(set))).collect();
+    let mut all: Vec<(String, i32)> = model
+        .all::<ReplicaSet>()
+        .iter()
+        .map(|set| (set.annotation(REVISION).unwrap().to_owned(), replicas_of(set)))
+        .collect();
     all.sort();
     all
 }
@@ -126,12 +131,17 @@ fn first_rollout() {
     assert_eq!(set.annotation("deployment.kubernetes.io/max-replicas"), Some("4"));
     assert_eq!(model.all::<Pod>().len(), 3);
     assert_eq!(model.one::<Deployment>("ns", "web").annotation(REVISION), Some("1"));
-    let available = ("True".to_owned(), "MinimumReplicasAvailable".to_owned(), "Deployment has minimum availability.".to_owned());
+    let available =
+        ("True".to_owned(), "MinimumReplicasAvailable".to_owned(), "Deployment has minimum availability.".to_owned());
     assert_eq!(condition(&model, "Available"), available);
     let progressed = format!("ReplicaSet \"{}\" has successfully progressed.", set.name());
     assert_eq!(condition(&model, "Progressing"), ("True".to_owned(), "NewReplicaSetAvailable".to_owned(), progressed));
-    let messages: Vec<&str> =
-        model.notes.iter().filter(|note| note.reason == "ScalingReplicaSet").map(|note| note.message.as_str()).collect();
+    let messages: Vec<&str> = model
+        .notes
+        .iter()
+        .filter(|note| note.reason == "ScalingReplicaSet")
+        .map(|note| note.message.as_str())
+        .collect();
     assert_eq!(messages, [format!("Scaled up replica set {} from 0 to 3", set.name())]);
 }
 
@@ -239,7 +249,10 @@ fn no_progress_is_reported_after_the_deadline() {
     model.run(&CONTROLLER, "ns", "web");
     let name = model.all::<ReplicaSet>()[0].name().to_owned();
     let timed_out = format!("ReplicaSet \"{name}\" has timed out progressing.");
-    assert_eq!(condition(&model, "Progressing"), ("False".to_owned(), "ProgressDeadlineExceeded".to_owned(), timed_out));
+    assert_eq!(
+        condition(&model, "Progressing"),
+        ("False".to_owned(), "ProgressDeadlineExceeded".to_owned(), timed_out)
+    );
 }
 
 #[test]

@@ -44,8 +44,12 @@ impl PodBuilder {
     }
 
     pub(crate) fn ready_since(mut self, at: &str) -> Self {
-        let ready =
-            PodCondition { type_: "Ready".into(), status: "True".into(), last_transition_time: Some(time(at)), ..PodCondition::default() };
+        let ready = PodCondition {
+            type_: "Ready".into(),
+            status: "True".into(),
+            last_transition_time: Some(time(at)),
+            ..PodCondition::default()
+        };
         let conditions = self.status().conditions.get_or_insert_default();
         conditions.retain(|condition| condition.type_ != "Ready");
         conditions.push(ready);
@@ -59,7 +63,8 @@ impl PodBuilder {
     }
 
     pub(crate) fn restarts(mut self, count: i32) -> Self {
-        self.status().container_statuses = Some(vec![ContainerStatus { restart_count: count, ..ContainerStatus::default() }]);
+        self.status().container_statuses =
+            Some(vec![ContainerStatus { restart_count: count, ..ContainerStatus::default() }]);
         self
     }
 

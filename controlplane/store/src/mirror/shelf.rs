@@ -9,8 +9,8 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::history::{History, HistoryLimits};
 use super::Change;
+use super::history::{History, HistoryLimits};
 use crate::{Collection, Entry, ListRange, Listing, Revision, WatchEvent};
 
 type Objects = BTreeMap<Arc<str>, Arc<Entry>>;

@@ -64,9 +64,7 @@ impl DataDir {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| attempt("cannot create", error))?;
         let mut private = OpenOptions::new();
         private.create(true).truncate(false).read(true).write(true).mode(0o600);
-        let mut lock = private
-            .open(dir.join("store.lock"))
-            .map_err(|error| attempt("cannot write to", error))?;
+        let mut lock = private.open(dir.join("store.lock")).map_err(|error| attempt("cannot write to", error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use rusqlite::{Connection, ErrorCode};
 
+use super::Options;
 use super::file::{self, DataDir};
 use super::plan::{Outcome, Plan, Transaction, plan};
 use super::rows::{self, CollectionId, Progress, Supersedes};
 use super::sweep::Sweeper;
-use super::Options;
 use crate::mirror::{Change, HistoryLimits, Mirror};
 use crate::stats::Stats;
 use crate::{Collection, Key, Revision, StoreError, WatchEvent};
@@ -88,12 +88,7 @@ impl Log {
         Self::load(connection, file::memory_path(), None, options)
     }
 
-    fn load(
-        connection: Connection,
-        path: PathBuf,
-        dir: Option<DataDir>,
-        options: Options,
-    ) -> Result<Self, StoreError> {
+    fn load(connection: Connection, path: PathBuf, dir: Option<DataDir>, options: Options) -> Result<Self, StoreError> {
         let limits = HistoryLimits { events: options.history_events, bytes: options.history_bytes };
         let mirror = Arc::new(Mirror::new(limits));
         let loaded = load_mirror(&connection, &mirror).map_err(|error| file::store_error(&path, &error))?;

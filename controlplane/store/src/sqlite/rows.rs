@@ -64,18 +64,16 @@ fn count(rows: usize) -> i64 {
 
 pub(super) fn read_progress(connection: &Connection) -> Sql<Progress> {
     connection.query_row("SELECT compacted, swept, reserved FROM progress", [], |row| {
-        Ok(Progress {
-            compacted: row.get(0)?,
-            swept: row.get(1)?,
-            reserved: row.get(2)?,
-        })
+        Ok(Progress { compacted: row.get(0)?, swept: row.get(1)?, reserved: row.get(2)? })
     })
 }
 
 pub(super) fn write_progress(connection: &Connection, progress: Progress) -> Sql<()> {
-    connection
-        .prepare_cached("UPDATE progress SET compacted = ?1, swept = ?2, reserved = ?3")?
-        .execute(params![progress.compacted, progress.swept, progress.reserved])?;
+    connection.prepare_cached("UPDATE progress SET compacted = ?1, swept = ?2, reserved = ?3")?.execute(params![
+        progress.compacted,
+        progress.swept,
+        progress.reserved
+    ])?;
     Ok(())
 }
 
@@ -254,7 +252,12 @@ pub(super) fn read_page(
 }
 
 /// The end of the next step of a sweep: the revision of the `rows`-th row after `from`.
-pub(super) fn sweep_end(connection: &Connection, from: Revision, up_to: Revision, rows: usize) -> Sql<Option<Revision>> {
+pub(super) fn sweep_end(
+    connection: &Connection,
+    from: Revision,
+    up_to: Revision,
+    rows: usize,
+) -> Sql<Option<Revision>> {
     connection
         .prepare_cached(
             "SELECT max(revision) FROM (SELECT revision FROM log

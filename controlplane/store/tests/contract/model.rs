@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use coracle_store::{Collection, Durability, Key, ListRange, Op, Revision, StoreError, Value, Watch, WatchEvent, WatchFrom};
+use coracle_store::{
+    Collection, Durability, Key, ListRange, Op, Revision, StoreError, Value, Watch, WatchEvent, WatchFrom,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -118,7 +120,9 @@ async fn run(subject: &Subject, steps: &[Step]) {
                         assert!(from.0 >= model.compacted);
                         followers.push(Follower { collection: *index, watch, from, told: Vec::new() });
                     }
-                    Err(StoreError::Compacted { .. }) => assert!(from.0 < model.compacted || volatile[usize::from(*index)]),
+                    Err(StoreError::Compacted { .. }) => {
+                        assert!(from.0 < model.compacted || volatile[usize::from(*index)])
+                    }
                     Err(error) => panic!("{error}"),
                 }
             }
@@ -143,7 +147,13 @@ async fn run(subject: &Subject, steps: &[Step]) {
     }
 }
 
-async fn write(subject: &Subject, model: &mut Model, ops: &[(Target, Change)], fleeting: bool, volatile: &mut [bool; 2]) {
+async fn write(
+    subject: &Subject,
+    model: &mut Model,
+    ops: &[(Target, Change)],
+    fleeting: bool,
+    volatile: &mut [bool; 2],
+) {
     let now = model.now();
     let (mut state, mut states, mut log) = (now.clone(), Vec::new(), Vec::new());
     let mut next = model.revision();

@@ -19,8 +19,12 @@ fn a_new_job_has_defaults_and_a_selector() {
     assert_eq!(spec["template"]["metadata"]["labels"], labels);
     assert_eq!(spec["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}));
     for (field, value) in [
-        ("completions", json!(1)), ("parallelism", json!(1)), ("backoffLimit", json!(6)), ("suspend", json!(false)),
-        ("completionMode", json!("NonIndexed")), ("podReplacementPolicy", json!("TerminatingOrFailed")),
+        ("completions", json!(1)),
+        ("parallelism", json!(1)),
+        ("backoffLimit", json!(6)),
+        ("suspend", json!(false)),
+        ("completionMode", json!("NonIndexed")),
+        ("podReplacementPolicy", json!("TerminatingOrFailed")),
     ] {
         assert_eq!(spec[field], value, "{field}");
     }
@@ -33,7 +37,10 @@ fn new_jobs() {
         expect(&faults::<Job>(job(spec)), expected);
     }
     check(json!({}), &[]);
-    check(json!({"template": {"spec": {"restartPolicy": null}}}), &["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""]);
+    check(
+        json!({"template": {"spec": {"restartPolicy": null}}}),
+        &["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""],
+    );
     check(json!({"parallelism": -1}), &["spec.parallelism: Invalid value: -1: must be greater than or equal to 0"]);
     check(
         json!({"completionMode": "Indexed", "parallelism": 100001, "maxFailedIndexes": 1}),

@@ -364,7 +364,12 @@ fn validate_devices(context: &Context<'_>, container: &Container, at: &Path<'_>,
     }
 }
 
-fn validate_resize_policy(context: &Context<'_>, policies: &[ContainerResizePolicy], at: &Path<'_>, errors: &mut Errors) {
+fn validate_resize_policy(
+    context: &Context<'_>,
+    policies: &[ContainerResizePolicy],
+    at: &Path<'_>,
+    errors: &mut Errors,
+) {
     for (i, policy) in policies.iter().enumerate() {
         if policies[..i].iter().any(|p| p.resource_name == policy.resource_name) {
             errors.duplicate(&at.index(i), &policy.resource_name);

@@ -2,8 +2,8 @@
 //! nothing but the object.
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, DownwardAPIVolumeFile, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle, Pod, PodIP, PodSpec,
-    PodTemplateSpec, Probe, ResourceRequirements, Volume, VolumeMount,
+    Container, ContainerPort, DownwardAPIVolumeFile, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle, Pod, PodIP,
+    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, Volume, VolumeMount,
 };
 
 use super::resources;
@@ -74,10 +74,25 @@ fn default_spec(spec: &mut PodSpec) {
         _ => {}
     }
     omit_empty!(
-        spec.host_ipc, spec.host_network, spec.host_pid, spec.hostname, spec.subdomain, spec.node_name,
-        spec.node_selector, spec.priority_class_name, spec.tolerations, spec.volumes, spec.init_containers,
-        spec.ephemeral_containers, spec.host_aliases, spec.image_pull_secrets, spec.readiness_gates,
-        spec.scheduling_gates, spec.topology_spread_constraints, spec.resource_claims, spec.overhead,
+        spec.host_ipc,
+        spec.host_network,
+        spec.host_pid,
+        spec.hostname,
+        spec.subdomain,
+        spec.node_name,
+        spec.node_selector,
+        spec.priority_class_name,
+        spec.tolerations,
+        spec.volumes,
+        spec.init_containers,
+        spec.ephemeral_containers,
+        spec.host_aliases,
+        spec.image_pull_secrets,
+        spec.readiness_gates,
+        spec.scheduling_gates,
+        spec.topology_spread_constraints,
+        spec.resource_claims,
+        spec.overhead,
     );
     for volume in spec.volumes.iter_mut().flatten() {
         default_volume(volume);
@@ -106,8 +121,19 @@ macro_rules! default_common {
         default_to(&mut c.termination_message_path, "/dev/termination-log");
         default_to(&mut c.termination_message_policy, "File");
         omit_empty!(
-            c.stdin, c.stdin_once, c.tty, c.args, c.command, c.env, c.env_from, c.ports, c.volume_mounts,
-            c.volume_devices, c.resize_policy, c.working_dir, c.restart_policy_rules,
+            c.stdin,
+            c.stdin_once,
+            c.tty,
+            c.args,
+            c.command,
+            c.env,
+            c.env_from,
+            c.ports,
+            c.volume_mounts,
+            c.volume_devices,
+            c.resize_policy,
+            c.working_dir,
+            c.restart_policy_rules,
         );
         default_env(c.env.as_deref_mut().unwrap_or_default());
         default_ports(c.ports.as_deref_mut().unwrap_or_default());
@@ -303,9 +329,15 @@ mod tests {
     #[test]
     fn the_pull_policy_follows_the_tag() {
         let cases = [
-            ("nginx", "Always"), ("nginx:latest", "Always"), ("nginx:1", "IfNotPresent"),
-            ("r:5000/nginx", "Always"), ("r:5000/nginx:v1", "IfNotPresent"), ("a/b@sha256:00", "IfNotPresent"),
-            ("a/b:latest@sha256:00", "Always"), ("", "IfNotPresent"), ("UPPER", "IfNotPresent"),
+            ("nginx", "Always"),
+            ("nginx:latest", "Always"),
+            ("nginx:1", "IfNotPresent"),
+            ("r:5000/nginx", "Always"),
+            ("r:5000/nginx:v1", "IfNotPresent"),
+            ("a/b@sha256:00", "IfNotPresent"),
+            ("a/b:latest@sha256:00", "Always"),
+            ("", "IfNotPresent"),
+            ("UPPER", "IfNotPresent"),
         ];
         for (image, policy) in cases {
             assert_eq!(pull_policy(image), policy, "{image}");

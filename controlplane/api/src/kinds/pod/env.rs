@@ -8,14 +8,25 @@ use crate::quantity::Amount;
 use crate::validation::{Errors, Path, config_map_key, dns1123_label, dns1123_subdomain, env_var_name, qualified_name};
 
 const ENV_FIELDS: [&str; 9] = [
-    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
-    "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
 ];
 /// Fields of the pod that a file may hold.
 pub(super) const FILE_FIELDS: [&str; 5] =
     ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 const RESOURCES: [&str; 6] = [
-    "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
     "requests.memory",
 ];
 
@@ -71,7 +82,11 @@ fn validate_source(value: &str, source: &EnvVarSource, at: &Path<'_>, errors: &m
         }
     }
     match count {
-        0 => errors.invalid(at, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"),
+        0 => errors.invalid(
+            at,
+            "",
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+        ),
         _ if !value.is_empty() => errors.invalid(at, "", "may not be specified when `value` is not empty"),
         1 => {}
         _ => errors.invalid(at, "", "may not have more than one field specified at a time"),
@@ -101,7 +116,9 @@ pub(super) fn validate_field_ref(field: &ObjectFieldSelector, known: &[&str], at
     }
     let subscripted = path.strip_suffix("']").and_then(|p| p.split_once("['"));
     match subscripted {
-        Some(("metadata.annotations", key)) => errors.invalid_each(at, &key.to_lowercase(), qualified_name(&key.to_lowercase())),
+        Some(("metadata.annotations", key)) => {
+            errors.invalid_each(at, &key.to_lowercase(), qualified_name(&key.to_lowercase()))
+        }
         Some(("metadata.labels", key)) => errors.invalid_each(at, key, qualified_name(key)),
         Some((other, _)) => errors.invalid(at, other, "does not support subscript"),
         None if !known.contains(&path) => errors.not_supported(&at.child("fieldPath"), path, known),
@@ -121,9 +138,21 @@ fn unconvertible(version: &str, path: &str) -> Option<String> {
         return Some(format!("field label does not support subscript: {path}"));
     }
     const KNOWN: [&str; 15] = [
-        "metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid",
-        "spec.nodeName", "spec.restartPolicy", "spec.serviceAccountName", "spec.schedulerName", "status.phase",
-        "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs", "spec.host",
+        "metadata.annotations",
+        "metadata.labels",
+        "metadata.name",
+        "metadata.namespace",
+        "metadata.uid",
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.serviceAccountName",
+        "spec.schedulerName",
+        "status.phase",
+        "status.hostIP",
+        "status.hostIPs",
+        "status.podIP",
+        "status.podIPs",
+        "spec.host",
     ];
     (!KNOWN.contains(&path)).then(|| format!("field label not supported: {path}"))
 }

@@ -7,7 +7,12 @@ use crate::kinds::fields::{list, text};
 use crate::validation::{Errors, Path, http_header_name, port_number, validate_non_negative, validate_port};
 
 /// The handlers and probes that regular containers and sidecars have.
-pub(super) fn validate_lifecycle_and_probes(context: &Context<'_>, container: &Container, at: &Path<'_>, errors: &mut Errors) {
+pub(super) fn validate_lifecycle_and_probes(
+    context: &Context<'_>,
+    container: &Container,
+    at: &Path<'_>,
+    errors: &mut Errors,
+) {
     if let Some(lifecycle) = &container.lifecycle {
         validate_lifecycle(context, lifecycle, &at.child("lifecycle"), errors);
     }

@@ -49,7 +49,10 @@ pub(super) fn validate_resources(
             errors.required(&at, "");
             continue;
         }
-        if claims[..i].iter().any(|c| c.name == claim.name && (c.request == claim.request || text(&c.request).is_empty())) {
+        if claims[..i]
+            .iter()
+            .any(|c| c.name == claim.name && (c.request == claim.request || text(&c.request).is_empty()))
+        {
             errors.duplicate(&at, &claim.name);
         }
         if !known.iter().any(|c| c.name == claim.name) {
@@ -58,7 +61,13 @@ pub(super) fn validate_resources(
     }
 }
 
-fn validate_against_limit(name: &str, request: &str, limits: Option<&ResourceList>, at: &Path<'_>, errors: &mut Errors) {
+fn validate_against_limit(
+    name: &str,
+    request: &str,
+    limits: Option<&ResourceList>,
+    at: &Path<'_>,
+    errors: &mut Errors,
+) {
     let limit = limits.and_then(|l| l.get(name));
     let Some(limit) = limit else {
         if !is_overcommit_allowed(name) {
@@ -84,10 +93,27 @@ fn validate_resource_name(name: &str, level: Level, at: &Path<'_>, errors: &mut 
     let huge = name.starts_with("hugepages-");
     if !name.contains('/') {
         const STANDARD: [&str; 21] = [
-            "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage",
-            "limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services",
-            "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims", "storage",
-            "requests.storage", "services.nodeports", "services.loadbalancers", "storage",
+            "cpu",
+            "memory",
+            "ephemeral-storage",
+            "requests.cpu",
+            "requests.memory",
+            "requests.ephemeral-storage",
+            "limits.cpu",
+            "limits.memory",
+            "limits.ephemeral-storage",
+            "pods",
+            "resourcequotas",
+            "services",
+            "replicationcontrollers",
+            "secrets",
+            "configmaps",
+            "persistentvolumeclaims",
+            "storage",
+            "requests.storage",
+            "services.nodeports",
+            "services.loadbalancers",
+            "storage",
         ];
         if !huge && !STANDARD.contains(&name) {
             errors.invalid(at, name, "must be a standard resource type or fully qualified");
@@ -116,8 +142,15 @@ pub(crate) fn validate_amount(name: &str, quantity: &str, at: &Path<'_>, errors:
         errors.invalid(at, quantity, "must be greater than or equal to 0");
     }
     const COUNTED: [&str; 9] = [
-        "pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps",
-        "persistentvolumeclaims", "services.nodeports", "services.loadbalancers",
+        "pods",
+        "resourcequotas",
+        "services",
+        "replicationcontrollers",
+        "secrets",
+        "configmaps",
+        "persistentvolumeclaims",
+        "services.nodeports",
+        "services.loadbalancers",
     ];
     let integer = COUNTED.contains(&name) || (!is_native(name) && name.contains('/'));
     if integer && amount.milli() % 1000 != 0 {

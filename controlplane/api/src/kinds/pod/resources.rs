@@ -91,7 +91,8 @@ pub(crate) fn default_pod_level(spec: &mut PodSpec) {
         return;
     }
     let mut own = own.clone();
-    let requested = |own: &ResourceRequirements, name: &str| own.requests.as_ref().is_some_and(|r| r.contains_key(name));
+    let requested =
+        |own: &ResourceRequirements, name: &str| own.requests.as_ref().is_some_and(|r| r.contains_key(name));
     let limited = |own: &ResourceRequirements, name: &str| own.limits.as_ref().is_some_and(|r| r.contains_key(name));
     let limits = aggregate(spec, Side::Limits);
     for (name, amount) in limits.iter().filter(|(n, _)| n.starts_with("hugepages-")) {

@@ -13,7 +13,10 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::NAME,
     Column::text("Ready", "The aggregate readiness state of this pod for accepting traffic."),
     Column::text("Status", "The aggregate status of the containers in this pod."),
-    Column::text("Restarts", "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted."),
+    Column::text(
+        "Restarts",
+        "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
+    ),
     Column::AGE,
     Column::text("IP", "podIP address allocated to the pod.").wide(),
     Column::text("Node", "The node this pod runs on.").wide(),
@@ -100,9 +103,8 @@ fn summarise(spec: &PodSpec, status: &PodStatus) -> Summary {
     let sidecar = |name: &str| list(&spec.init_containers).iter().any(|c| c.name == name && is_sidecar(c));
     let sidecars = list(&spec.init_containers).iter().filter(|c| is_sidecar(c)).count();
     let reason = if text(&status.reason).is_empty() { text(&status.phase) } else { text(&status.reason) };
-    let gated = list(&status.conditions)
-        .iter()
-        .any(|c| c.type_ == "PodScheduled" && text(&c.reason) == "SchedulingGated");
+    let gated =
+        list(&status.conditions).iter().any(|c| c.type_ == "PodScheduled" && text(&c.reason) == "SchedulingGated");
     let mut out = Summary {
         reason: if gated { "SchedulingGated".to_owned() } else { reason.to_owned() },
         ready: 0,

@@ -264,7 +264,9 @@ pub(super) fn validate_spread(constraints: &[TopologySpreadConstraint], at: &Pat
                 errors.invalid(&at.child("minDomains"), domains, detail);
             }
         }
-        for (field, policy) in [("nodeAffinityPolicy", &c.node_affinity_policy), ("nodeTaintsPolicy", &c.node_taints_policy)] {
+        for (field, policy) in
+            [("nodeAffinityPolicy", &c.node_affinity_policy), ("nodeTaintsPolicy", &c.node_taints_policy)]
+        {
             if let Some(policy) = policy.as_deref().filter(|p| !matches!(*p, "Honor" | "Ignore")) {
                 errors.not_supported(&at.child(field), policy, &["Honor", "Ignore"]);
             }

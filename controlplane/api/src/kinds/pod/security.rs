@@ -1,7 +1,8 @@
 //! The rules for security contexts, of the pod and of its containers.
 
 use k8s_openapi::api::core::v1::{
-    AppArmorProfile, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, Sysctl, WindowsSecurityContextOptions,
+    AppArmorProfile, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, Sysctl,
+    WindowsSecurityContextOptions,
 };
 
 use super::spec::Context;
@@ -87,7 +88,12 @@ fn is_sysctl_segment(segment: &str) -> bool {
         && bytes.iter().all(|b| alnum(*b) || matches!(b, b'-' | b'_'))
 }
 
-pub(super) fn validate_container(context: &Context<'_>, security: &SecurityContext, at: &Path<'_>, errors: &mut Errors) {
+pub(super) fn validate_container(
+    context: &Context<'_>,
+    security: &SecurityContext,
+    at: &Path<'_>,
+    errors: &mut Errors,
+) {
     for (field, id) in [("runAsUser", security.run_as_user), ("runAsGroup", security.run_as_group)] {
         if let Some(id) = id {
             validate_id(id, &at.child(field), errors);
@@ -201,7 +207,9 @@ pub(super) fn validate_os(spec: &PodSpec, at: &Path<'_>, errors: &mut Errors) {
                 let at = at.child("securityContext");
                 errors.forbidden(&at.child("windowsOptions"), "windows options cannot be set for a linux pod");
             }
-            for (field, containers) in [("initContainers", list(&spec.init_containers)), ("containers", &spec.containers)] {
+            for (field, containers) in
+                [("initContainers", list(&spec.init_containers)), ("containers", &spec.containers)]
+            {
                 for (i, container) in containers.iter().enumerate() {
                     if container.security_context.as_ref().is_some_and(|s| s.windows_options.is_some()) {
                         let list_at = at.child(field);
@@ -248,7 +256,8 @@ fn validate_windows(spec: &PodSpec, at: &Path<'_>, errors: &mut Errors) {
             }
         }
     }
-    for (list_field, containers) in [("initContainers", list(&spec.init_containers)), ("containers", &spec.containers)] {
+    for (list_field, containers) in [("initContainers", list(&spec.init_containers)), ("containers", &spec.containers)]
+    {
         for (i, container) in containers.iter().enumerate() {
             let Some(s) = &container.security_context else { continue };
             for (field, set) in [

@@ -234,7 +234,8 @@ fn validate_host(context: &Context<'_>, at: &Path<'_>, errors: &mut Errors) {
         }
     }
     if spec.host_users == Some(false) {
-        for (field, set) in [("hostNetwork", spec.host_network), ("HostPID", spec.host_pid), ("HostIPC", spec.host_ipc)] {
+        for (field, set) in [("hostNetwork", spec.host_network), ("HostPID", spec.host_pid), ("HostIPC", spec.host_ipc)]
+        {
             if is_true(set) {
                 errors.forbidden(&at.child(field), "when `pod.Spec.HostUsers` is false");
             }
@@ -340,7 +341,8 @@ fn validate_dns(spec: &PodSpec, at: &Path<'_>, errors: &mut Errors) {
     }
     let chars = searches.iter().map(|s| s.len() + 1).sum::<usize>().saturating_sub(1);
     if chars > MAX_SEARCH_CHARS {
-        let detail = format!("must not have more than {MAX_SEARCH_CHARS} characters (including spaces) in the search list");
+        let detail =
+            format!("must not have more than {MAX_SEARCH_CHARS} characters (including spaces) in the search list");
         errors.invalid(&at.child("searches"), json(&searches), detail);
     }
     for (i, search) in searches.iter().enumerate().filter(|(_, s)| s.as_str() != ".") {

@@ -102,7 +102,9 @@ fn containers() {
     check(pod(json!({})), &[]);
     check(pod(json!({"containers": []})), &["spec.containers: Required value"]);
     check(
-        pod(json!({"containers": [{"name": "C", "image": ""}, {"name": "a", "image": "i"}, {"name": "a", "image": " i"}]})),
+        pod(
+            json!({"containers": [{"name": "C", "image": ""}, {"name": "a", "image": "i"}, {"name": "a", "image": " i"}]}),
+        ),
         &[
             "spec.containers[0].name: Invalid value: \"C\": a lowercase RFC 1123 label",
             "spec.containers[0].image: Required value",
@@ -140,11 +142,15 @@ fn env() {
     check(source(json!({"fieldRef": {"fieldPath": "metadata.labels['a/b']"}})), &[]);
     check(
         source(json!({"fieldRef": {"fieldPath": "metadata.labels"}})),
-        &["spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \"metadata.labels\": supported values: \"metadata.name\""],
+        &[
+            "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \"metadata.labels\": supported values: \"metadata.name\"",
+        ],
     );
     check(
         source(json!({"fieldRef": {"fieldPath": "spec.x"}})),
-        &["spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: \"spec.x\": error converting fieldPath: field label not supported: spec.x"],
+        &[
+            "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: \"spec.x\": error converting fieldPath: field label not supported: spec.x",
+        ],
     );
     check(
         source(json!({"configMapKeyRef": {"name": "A", "key": ""}, "secretKeyRef": {"name": "s", "key": "k"}})),
@@ -154,9 +160,14 @@ fn env() {
             "spec.containers[0].env[0].valueFrom: Invalid value: \"\": may not have more than one field specified at a time",
         ],
     );
-    check(source(json!({})), &["spec.containers[0].env[0].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`"]);
     check(
-        container(json!({"env": [{"name": "A=", "value": "x", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}], "envFrom": [{}]})),
+        source(json!({})),
+        &["spec.containers[0].env[0].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`"],
+    );
+    check(
+        container(
+            json!({"env": [{"name": "A=", "value": "x", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}], "envFrom": [{}]}),
+        ),
         &[
             "spec.containers[0].env[0].name: Invalid value: \"A=\": a valid environment variable name",
             "spec.containers[0].env[0].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
@@ -165,16 +176,25 @@ fn env() {
     );
     check(
         source(json!({"resourceFieldRef": {"resource": "limits.memory", "divisor": "3"}})),
-        &["spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor: Invalid value: \"limits.memory\": only divisor's values 1, 1k"],
+        &[
+            "spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor: Invalid value: \"limits.memory\": only divisor's values 1, 1k",
+        ],
     );
 }
 
 #[test]
 fn probes_and_lifecycle() {
-    check(container(json!({"livenessProbe": {"exec": {"command": ["a"]}}, "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}})), &[]);
     check(
-        container(json!({"livenessProbe": {}, "readinessProbe": {"tcpSocket": {"port": 0}, "periodSeconds": -1, "terminationGracePeriodSeconds": 1},
-            "startupProbe": {"httpGet": {"port": "h_", "scheme": "FTP"}, "successThreshold": 2}})),
+        container(
+            json!({"livenessProbe": {"exec": {"command": ["a"]}}, "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}),
+        ),
+        &[],
+    );
+    check(
+        container(
+            json!({"livenessProbe": {}, "readinessProbe": {"tcpSocket": {"port": 0}, "periodSeconds": -1, "terminationGracePeriodSeconds": 1},
+            "startupProbe": {"httpGet": {"port": "h_", "scheme": "FTP"}, "successThreshold": 2}}),
+        ),
         &[
             "spec.containers[0].livenessProbe: Required value: must specify a handler type",
             "spec.containers[0].readinessProbe.tcpSocket.port: Invalid value: 0: must be between 1 and 65535, inclusive",
@@ -186,7 +206,9 @@ fn probes_and_lifecycle() {
         ],
     );
     check(
-        container(json!({"lifecycle": {"preStop": {"sleep": {"seconds": 31}}, "postStart": {"exec": {}, "tcpSocket": {"port": 1}}}})),
+        container(
+            json!({"lifecycle": {"preStop": {"sleep": {"seconds": 31}}, "postStart": {"exec": {}, "tcpSocket": {"port": 1}}}}),
+        ),
         &[
             "spec.containers[0].lifecycle.postStart.exec.command: Required value",
             "spec.containers[0].lifecycle.postStart.tcpSocket: Forbidden: may not specify more than 1 handler type",
@@ -197,10 +219,17 @@ fn probes_and_lifecycle() {
 
 #[test]
 fn init_and_ephemeral_containers() {
-    check(pod(json!({"initContainers": [{"name": "i", "image": "i", "restartPolicy": "Always", "livenessProbe": {"tcpSocket": {"port": 1}}}]})), &[]);
     check(
-        pod(json!({"initContainers": [{"name": "c", "image": "i", "livenessProbe": {"tcpSocket": {"port": 1}}, "restartPolicy": "Now"}],
-            "ephemeralContainers": [{"name": "e", "image": "i", "ports": [{"containerPort": 1}], "targetContainerName": "x"}]})),
+        pod(
+            json!({"initContainers": [{"name": "i", "image": "i", "restartPolicy": "Always", "livenessProbe": {"tcpSocket": {"port": 1}}}]}),
+        ),
+        &[],
+    );
+    check(
+        pod(
+            json!({"initContainers": [{"name": "c", "image": "i", "livenessProbe": {"tcpSocket": {"port": 1}}, "restartPolicy": "Now"}],
+            "ephemeralContainers": [{"name": "e", "image": "i", "ports": [{"containerPort": 1}], "targetContainerName": "x"}]}),
+        ),
         &[
             "spec.initContainers[0].restartPolicy: Unsupported value: \"Now\"",
             "spec.initContainers[0].name: Duplicate value: \"c\"",
@@ -219,7 +248,10 @@ fn volumes_and_mounts() {
     };
     check(mounted(json!([{"name": "v"}]), json!([{"name": "v", "mountPath": "/a", "subPath": "b/c"}])), &[]);
     check(
-        mounted(json!([{"name": "v"}]), json!([{"name": "v", "mountPath": "/a", "subPath": "/b/../c"}, {"name": "w", "mountPath": "/a"}, {"name": "v", "mountPath": ""}])),
+        mounted(
+            json!([{"name": "v"}]),
+            json!([{"name": "v", "mountPath": "/a", "subPath": "/b/../c"}, {"name": "w", "mountPath": "/a"}, {"name": "v", "mountPath": ""}]),
+        ),
         &[
             "spec.containers[0].volumeMounts.subPath: Invalid value: \"/b/../c\": must be a relative path",
             "spec.containers[0].volumeMounts.subPath: Invalid value: \"/b/../c\": must not contain '..'",
@@ -229,9 +261,12 @@ fn volumes_and_mounts() {
         ],
     );
     check(
-        mounted(json!([{"name": "A"}, {"name": "b", "hostPath": {"path": "/", "type": "Dir"}}, {"name": "c", "secret": {"defaultMode": 1000}},
+        mounted(
+            json!([{"name": "A"}, {"name": "b", "hostPath": {"path": "/", "type": "Dir"}}, {"name": "c", "secret": {"defaultMode": 1000}},
             {"name": "d", "emptyDir": {}, "configMap": {"name": "x"}}, {"name": "e"}, {"name": "e"},
-            {"name": "f", "configMap": {"name": "", "items": [{"key": "", "path": "..x"}]}}]), json!([])),
+            {"name": "f", "configMap": {"name": "", "items": [{"key": "", "path": "..x"}]}}]),
+            json!([]),
+        ),
         &[
             "spec.volumes[0].name: Invalid value: \"A\": a lowercase RFC 1123 label",
             "spec.volumes[1].hostPath.type: Unsupported value: \"Dir\": supported values: \"\", \"BlockDevice\"",
@@ -261,7 +296,9 @@ fn volumes_and_mounts() {
 fn resources() {
     check(container(json!({"resources": {"limits": {"cpu": "1", "a.io/gpu": "2"}, "requests": {"cpu": "1"}}})), &[]);
     check(
-        container(json!({"resources": {"limits": {"cpu": "1", "pods": "1", "x": "1", "a.io/gpu": "0.5", "memory": "-1", "ephemeral-storage": "1Q"}, "requests": {"cpu": "2"}}})),
+        container(
+            json!({"resources": {"limits": {"cpu": "1", "pods": "1", "x": "1", "a.io/gpu": "0.5", "memory": "-1", "ephemeral-storage": "1Q"}, "requests": {"cpu": "2"}}}),
+        ),
         &[
             "spec.containers[0].resources.limits[a.io/gpu]: Invalid value: \"500m\": must be an integer",
             "spec.containers[0].resources.limits[ephemeral-storage]: Invalid value: \"1Q\": quantities must match",
@@ -290,12 +327,19 @@ fn resources() {
 
 #[test]
 fn scheduling() {
-    check(pod(json!({"tolerations": [{"operator": "Exists"}, {"key": "a", "value": "b", "effect": "NoExecute", "tolerationSeconds": 1}],
-        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-            {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}]}}}})), &[]);
     check(
-        pod(json!({"tolerations": [{"key": "", "value": "x"}, {"key": "a", "operator": "Is", "effect": "Maybe", "tolerationSeconds": 1}],
-            "topologySpreadConstraints": [{"maxSkew": 0, "topologyKey": "", "whenUnsatisfiable": "x"}]})),
+        pod(
+            json!({"tolerations": [{"operator": "Exists"}, {"key": "a", "value": "b", "effect": "NoExecute", "tolerationSeconds": 1}],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}]}}}}),
+        ),
+        &[],
+    );
+    check(
+        pod(
+            json!({"tolerations": [{"key": "", "value": "x"}, {"key": "a", "operator": "Is", "effect": "Maybe", "tolerationSeconds": 1}],
+            "topologySpreadConstraints": [{"maxSkew": 0, "topologyKey": "", "whenUnsatisfiable": "x"}]}),
+        ),
         &[
             "spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero",
             "spec.topologySpreadConstraints[0].topologyKey: Required value: can not be empty",
@@ -323,8 +367,10 @@ fn scheduling() {
 #[test]
 fn the_rest_of_the_spec() {
     check(
-        pod(json!({"restartPolicy": "Often", "dnsPolicy": "Mine", "nodeName": "A", "hostname": "a.b", "activeDeadlineSeconds": 0,
-            "nodeSelector": {"a/b/c": "d"}, "os": {"name": "beos"}, "hostAliases": [{"ip": "x"}], "preemptionPolicy": "x"})),
+        pod(
+            json!({"restartPolicy": "Often", "dnsPolicy": "Mine", "nodeName": "A", "hostname": "a.b", "activeDeadlineSeconds": 0,
+            "nodeSelector": {"a/b/c": "d"}, "os": {"name": "beos"}, "hostAliases": [{"ip": "x"}], "preemptionPolicy": "x"}),
+        ),
         &[
             "spec.restartPolicy: Unsupported value: \"Often\": supported values: \"Always\", \"Never\", \"OnFailure\"",
             "spec.dnsPolicy: Unsupported value: \"Mine\": supported values: \"ClusterFirst\"",
@@ -337,9 +383,14 @@ fn the_rest_of_the_spec() {
             "spec.os: Unsupported value: \"beos\": supported values: \"linux\", \"windows\"",
         ],
     );
-    check(pod(json!({"dnsPolicy": "None"})), &["spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"]);
     check(
-        container(json!({"securityContext": {"runAsUser": -1, "allowPrivilegeEscalation": false, "privileged": true, "seccompProfile": {"type": "Localhost"}}})),
+        pod(json!({"dnsPolicy": "None"})),
+        &["spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"],
+    );
+    check(
+        container(
+            json!({"securityContext": {"runAsUser": -1, "allowPrivilegeEscalation": false, "privileged": true, "seccompProfile": {"type": "Localhost"}}}),
+        ),
         &[
             "spec.containers[0].securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
             "spec.containers[0].securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
@@ -357,9 +408,18 @@ fn updates() {
     }
     check(json!({}), &[]);
     check(json!({"containers": [{"name": "c", "image": "i:2", "imagePullPolicy": "IfNotPresent", "tty": false}]}), &[]);
-    check(json!({"activeDeadlineSeconds": 5, "tolerations": [{"key": "a", "operator": "Exists"}, {"key": "b", "operator": "Exists"}]}), &[]);
-    check(json!({"activeDeadlineSeconds": 11}), &["spec.activeDeadlineSeconds: Invalid value: 11: must be less than or equal to previous value"]);
-    check(json!({"tolerations": []}), &["spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"]);
+    check(
+        json!({"activeDeadlineSeconds": 5, "tolerations": [{"key": "a", "operator": "Exists"}, {"key": "b", "operator": "Exists"}]}),
+        &[],
+    );
+    check(
+        json!({"activeDeadlineSeconds": 11}),
+        &["spec.activeDeadlineSeconds: Invalid value: 11: must be less than or equal to previous value"],
+    );
+    check(
+        json!({"tolerations": []}),
+        &["spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"],
+    );
     check(
         json!({"containers": [{"name": "c", "image": "i:1"}, {"name": "d", "image": "i"}]}),
         &["spec.containers: Forbidden: pod updates may not add or remove containers"],
@@ -395,7 +455,8 @@ fn status_updates() {
 fn rows() {
     #[track_caller]
     fn check(status: Value, meta: Value, expected: &str) {
-        let spec = json!({"nodeName": "node", "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]});
+        let spec =
+            json!({"nodeName": "node", "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]});
         let line = row::<Pod>(with(pod(spec), json!({"metadata": meta, "status": status})));
         let first: Vec<&str> = line.split('|').skip(1).take(3).collect();
         assert_eq!(first.join("|"), expected, "{line}");
@@ -411,15 +472,43 @@ fn rows() {
     let init = json!([c("i", false, 0, end("Completed", 0)), c("s", true, 0, run.clone())]);
 
     check(json!({"phase": "Pending"}), none.clone(), "0/2|Pending|0");
-    check(json!({"phase": "Pending", "initContainerStatuses": [c("i", false, 2, wait("CrashLoopBackOff"))]}), none.clone(), "0/2|Init:CrashLoopBackOff|2 (5m ago)");
-    check(json!({"phase": "Pending", "initContainerStatuses": [c("i", false, 0, run.clone())]}), none.clone(), "0/2|Init:0/2|0");
-    check(json!({"phase": "Pending", "initContainerStatuses": [c("i", false, 0, end("", 3))]}), none.clone(), "0/2|Init:ExitCode:3|0");
-    check(json!({"phase": "Running", "initContainerStatuses": init, "containerStatuses": [c("c", true, 3, run.clone())]}), none.clone(), "2/2|Running|3 (5m ago)");
-    check(json!({"phase": "Running", "initContainerStatuses": init, "containerStatuses": [c("c", false, 1, wait("ImagePullBackOff"))]}), none.clone(), "1/2|ImagePullBackOff|1 (5m ago)");
-    check(json!({"phase": "Failed", "initContainerStatuses": init, "containerStatuses": [c("c", false, 0, end("OOMKilled", 137))]}), none.clone(), "1/2|OOMKilled|0");
+    check(
+        json!({"phase": "Pending", "initContainerStatuses": [c("i", false, 2, wait("CrashLoopBackOff"))]}),
+        none.clone(),
+        "0/2|Init:CrashLoopBackOff|2 (5m ago)",
+    );
+    check(
+        json!({"phase": "Pending", "initContainerStatuses": [c("i", false, 0, run.clone())]}),
+        none.clone(),
+        "0/2|Init:0/2|0",
+    );
+    check(
+        json!({"phase": "Pending", "initContainerStatuses": [c("i", false, 0, end("", 3))]}),
+        none.clone(),
+        "0/2|Init:ExitCode:3|0",
+    );
+    check(
+        json!({"phase": "Running", "initContainerStatuses": init, "containerStatuses": [c("c", true, 3, run.clone())]}),
+        none.clone(),
+        "2/2|Running|3 (5m ago)",
+    );
+    check(
+        json!({"phase": "Running", "initContainerStatuses": init, "containerStatuses": [c("c", false, 1, wait("ImagePullBackOff"))]}),
+        none.clone(),
+        "1/2|ImagePullBackOff|1 (5m ago)",
+    );
+    check(
+        json!({"phase": "Failed", "initContainerStatuses": init, "containerStatuses": [c("c", false, 0, end("OOMKilled", 137))]}),
+        none.clone(),
+        "1/2|OOMKilled|0",
+    );
     check(json!({"phase": "Failed", "reason": "Evicted"}), none.clone(), "0/2|Evicted|0");
     check(json!({"phase": "Running"}), json!({"deletionTimestamp": "2024-05-01T11:55:00Z"}), "0/2|Terminating|0");
-    check(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]}), none, "0/2|SchedulingGated|0");
+    check(
+        json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]}),
+        none,
+        "0/2|SchedulingGated|0",
+    );
 
     let whole = row::<Pod>(with(
         pod(json!({"nodeName": "node", "readinessGates": [{"conditionType": "a"}]})),
@@ -432,8 +521,13 @@ fn rows() {
 fn fields_can_be_selected() {
     let made: Pod = created(pod(json!({"nodeName": "x", "hostNetwork": true})));
     for (field, value) in [
-        ("spec.nodeName", "x"), ("spec.hostNetwork", "true"), ("status.phase", "Pending"), ("status.podIP", ""),
-        ("spec.restartPolicy", "Always"), ("spec.schedulerName", "default-scheduler"), ("spec.serviceAccountName", ""),
+        ("spec.nodeName", "x"),
+        ("spec.hostNetwork", "true"),
+        ("status.phase", "Pending"),
+        ("status.podIP", ""),
+        ("spec.restartPolicy", "Always"),
+        ("spec.schedulerName", "default-scheduler"),
+        ("spec.serviceAccountName", ""),
     ] {
         assert_eq!(made.selectable_field(field), value, "{field}");
     }

@@ -4,13 +4,17 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, NodeSelectorTerm, Pod, PodSchedulingGate, PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, NodeSelectorTerm, Pod, PodSchedulingGate, PodSpec, Toleration,
+};
 use serde_json::Value;
 
 use super::resources::is_sidecar;
 use super::spec::{APP_ARMOR_PREFIX, MIRROR_POD};
 use crate::kinds::fields::{list, text};
-use crate::validation::{Errors, IMMUTABLE, Path, dns1123_subdomain, json, one_per_family, qualified_name, validate_ip};
+use crate::validation::{
+    Errors, IMMUTABLE, Path, dns1123_subdomain, json, one_per_family, qualified_name, validate_ip,
+};
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
@@ -32,7 +36,12 @@ pub(super) fn validate_update(new: &Pod, old: &Pod, errors: &mut Errors) {
     }
     let tolerations = at.child("tolerations");
     validate_tolerations(list(&spec.tolerations), list(&old_spec.tolerations), &tolerations, errors);
-    validate_gates(list(&spec.scheduling_gates), list(&old_spec.scheduling_gates), &at.child("schedulingGates"), errors);
+    validate_gates(
+        list(&spec.scheduling_gates),
+        list(&old_spec.scheduling_gates),
+        &at.child("schedulingGates"),
+        errors,
+    );
     if spec == old_spec {
         return;
     }
@@ -65,7 +74,8 @@ fn validate_annotation_update(new: &Pod, old: &Pod, errors: &mut Errors) {
     let root = Path::new("metadata");
     let at = root.child("annotations");
     let empty = Default::default();
-    let (new, old) = (new.metadata.annotations.as_ref().unwrap_or(&empty), old.metadata.annotations.as_ref().unwrap_or(&empty));
+    let (new, old) =
+        (new.metadata.annotations.as_ref().unwrap_or(&empty), old.metadata.annotations.as_ref().unwrap_or(&empty));
     for (key, _) in old.iter().filter(|(k, v)| new.get(*k) != Some(v)) {
         if key.starts_with(APP_ARMOR_PREFIX) {
             errors.forbidden(&at.key(key), "may not remove or update AppArmor annotations");
@@ -105,9 +115,8 @@ fn validate_deadline(new: &PodSpec, old: &PodSpec, at: &Path<'_>, errors: &mut E
 
 fn validate_tolerations(new: &[Toleration], old: &[Toleration], at: &Path<'_>, errors: &mut Errors) {
     let kept = |old: &Toleration| {
-        new.iter().any(|n| {
-            (&n.key, &n.operator, &n.value, &n.effect) == (&old.key, &old.operator, &old.value, &old.effect)
-        })
+        new.iter()
+            .any(|n| (&n.key, &n.operator, &n.value, &n.effect) == (&old.key, &old.operator, &old.value, &old.effect))
     };
     if !old.iter().all(kept) {
         errors.forbidden(at, "existing toleration can not be modified except its tolerationSeconds");
@@ -233,7 +242,12 @@ pub(super) fn validate_status_update(new: &Pod, old: &Pod, errors: &mut Errors) 
     for (field, new, old, policy) in [
         ("containerStatuses", &status.container_statuses, &old_status.container_statuses, policy),
         ("initContainerStatuses", &status.init_container_statuses, &old_status.init_container_statuses, policy),
-        ("ephemeralContainerStatuses", &status.ephemeral_container_statuses, &old_status.ephemeral_container_statuses, "Never"),
+        (
+            "ephemeralContainerStatuses",
+            &status.ephemeral_container_statuses,
+            &old_status.ephemeral_container_statuses,
+            "Never",
+        ),
     ] {
         validate_transitions(list(new), list(old), spec, policy, &at.child(field), errors);
     }

@@ -10,7 +10,8 @@ use super::env::{self, FILE_FIELDS, User};
 use crate::kinds::fields::{list, text};
 use crate::quantity::Amount;
 use crate::validation::{
-    Errors, Path, dns1123_label, dns1123_subdomain, json, validate_annotations, validate_label_selector, validate_labels,
+    Errors, Path, dns1123_label, dns1123_subdomain, json, validate_annotations, validate_label_selector,
+    validate_labels,
 };
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
@@ -108,7 +109,14 @@ fn validate_volume(volume: &Volume, pod_name: &str, is_pod: bool, at: &Path<'_>,
 }
 
 /// The sources this cluster mounts. False if the source is none of them.
-fn validate_usual(volume: &Volume, first: &str, pod_name: &str, is_pod: bool, at: &Path<'_>, errors: &mut Errors) -> bool {
+fn validate_usual(
+    volume: &Volume,
+    first: &str,
+    pod_name: &str,
+    is_pod: bool,
+    at: &Path<'_>,
+    errors: &mut Errors,
+) -> bool {
     let source_at = at.child(first);
     let at_source = &source_at;
     if let Some(empty) = &volume.empty_dir {
@@ -222,7 +230,11 @@ fn validate_ephemeral(volume: &Volume, pod_name: &str, volume_at: &Path<'_>, err
         return errors.required(&at, "");
     };
     if let Some(meta) = &template.metadata {
-        validate_annotations(&meta.annotations.clone().unwrap_or_default(), &at.child("metadata").child("annotations"), errors);
+        validate_annotations(
+            &meta.annotations.clone().unwrap_or_default(),
+            &at.child("metadata").child("annotations"),
+            errors,
+        );
         validate_labels(&meta.labels.clone().unwrap_or_default(), &at.child("metadata").child("labels"), errors);
     }
     validate_claim(&template.spec, &at.child("spec"), errors);

@@ -95,7 +95,10 @@ fn container_warnings(container: &Container, at: &Path<'_>, out: &mut Vec<String
             if fine && matches!(name.as_str(), "memory" | "ephemeral-storage") {
                 let field = at.child("resources");
                 let shown = &amount.0;
-                out.push(format!("{}: fractional byte value {shown:?} is invalid, must be an integer", field.child(kind).key(name)));
+                out.push(format!(
+                    "{}: fractional byte value {shown:?} is invalid, must be an integer",
+                    field.child(kind).key(name)
+                ));
             }
         }
     }

@@ -62,7 +62,10 @@ pub(super) fn carry_over(spec: &mut ServiceSpec, old: &ServiceSpec) {
     }
     if needs_health_check(old) && needs_health_check(spec) && spec.health_check_node_port.is_none() {
         spec.health_check_node_port = old.health_check_node_port;
-    } else if needs_health_check(old) && !needs_health_check(spec) && spec.health_check_node_port == old.health_check_node_port {
+    } else if needs_health_check(old)
+        && !needs_health_check(spec)
+        && spec.health_check_node_port == old.health_check_node_port
+    {
         spec.health_check_node_port = None;
     }
     drop_type_dependent(spec, old, &was, &is);
@@ -96,7 +99,10 @@ fn drop_type_dependent(spec: &mut ServiceSpec, old: &ServiceSpec, was: &str, is:
             spec.load_balancer_class = None;
         }
     }
-    if super::is_external(old) && !super::is_external(spec) && spec.external_traffic_policy == old.external_traffic_policy {
+    if super::is_external(old)
+        && !super::is_external(spec)
+        && spec.external_traffic_policy == old.external_traffic_policy
+    {
         spec.external_traffic_policy = None;
     }
 }

@@ -40,11 +40,25 @@ fn new_services() {
     check(json!({}), &[]);
     check(json!({"clusterIP": "None", "ports": null}), &[]);
     check(json!({"ports": null}), &["spec.ports: Required value"]);
-    check(json!({"type": "NodePort", "clusterIP": "None"}), &["spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services"]);
-    check(json!({"type": "Magic"}), &["spec.type: Unsupported value: \"Magic\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\""]);
-    check(json!({"type": "ExternalName", "clusterIP": "10.0.0.1"}), &["spec.clusterIPs: Forbidden: may not be set for ExternalName services", "spec.externalName: Required value"]);
+    check(
+        json!({"type": "NodePort", "clusterIP": "None"}),
+        &["spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services"],
+    );
+    check(
+        json!({"type": "Magic"}),
+        &[
+            "spec.type: Unsupported value: \"Magic\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",
+        ],
+    );
+    check(
+        json!({"type": "ExternalName", "clusterIP": "10.0.0.1"}),
+        &["spec.clusterIPs: Forbidden: may not be set for ExternalName services", "spec.externalName: Required value"],
+    );
     check(json!({"clusterIP": "x"}), &["spec.clusterIPs[0]: Invalid value: \"x\": must be a valid IP address"]);
-    check(json!({"clusterIPs": ["10.0.0.1"]}), &["spec.clusterIPs: Invalid value: [\"10.0.0.1\"]: must be empty when `clusterIP` is not specified"]);
+    check(
+        json!({"clusterIPs": ["10.0.0.1"]}),
+        &["spec.clusterIPs: Invalid value: [\"10.0.0.1\"]: must be empty when `clusterIP` is not specified"],
+    );
     check(
         json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "10.0.0.2"], "ipFamilies": ["IPv6", "IPv6"]}),
         &[
@@ -82,14 +96,24 @@ fn new_services() {
 
 #[test]
 fn changed_services() {
-    let given = || service(json!({"type": "NodePort", "clusterIP": "10.0.0.1", "ports": [{"port": 80, "nodePort": 30080}], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}));
+    let given = || {
+        service(
+            json!({"type": "NodePort", "clusterIP": "10.0.0.1", "ports": [{"port": 80, "nodePort": 30080}], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}),
+        )
+    };
     let change = |spec: Value| update_faults::<Service>(given(), with(given(), json!({ "spec": spec })));
     expect(&change(json!({"selector": {"a": "b"}})), &[]);
-    expect(&change(json!({"clusterIP": "10.0.0.2"})), &["spec.clusterIPs[0]: Invalid value: [\"10.0.0.2\"]: may not change once set"]);
-    expect(&change(json!({"clusterIP": "None"})), &[
-        "spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services",
-        "spec.clusterIPs[0]: Invalid value: [\"None\"]: may not change once set",
-    ]);
+    expect(
+        &change(json!({"clusterIP": "10.0.0.2"})),
+        &["spec.clusterIPs[0]: Invalid value: [\"10.0.0.2\"]: may not change once set"],
+    );
+    expect(
+        &change(json!({"clusterIP": "None"})),
+        &[
+            "spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services",
+            "spec.clusterIPs[0]: Invalid value: [\"None\"]: may not change once set",
+        ],
+    );
     // From NodePort to ClusterIP: the node port that the client did not touch goes away.
     expect(&change(json!({"type": "ClusterIP"})), &[]);
     expect(&change(json!({"type": "ExternalName", "externalName": "a.b"})), &[]);
@@ -109,6 +133,9 @@ fn rows() {
         json!({"type": "NodePort", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}], "selector": {"a": "b", "c": "d"}}),
         "s|NodePort|10.0.0.1|<none>|80:30080/TCP,53/UDP|5m|a=b,c=d",
     );
-    check(json!({"type": "ExternalName", "externalName": "x.y", "ports": null}), "s|ExternalName|<none>|x.y|<none>|5m|<none>");
+    check(
+        json!({"type": "ExternalName", "externalName": "x.y", "ports": null}),
+        "s|ExternalName|<none>|x.y|<none>|5m|<none>",
+    );
     check(json!({"type": "LoadBalancer", "ports": null}), "s|LoadBalancer|<none>|<pending>|<none>|5m|<none>");
 }
