@@ -135,7 +135,7 @@ impl Registrar {
         images.truncate(MAX_IMAGES);
         let status = self.status(&images);
         let unchanged = |(old, at): &(Value, Instant)| *old == status && at.elapsed() < REPORT;
-        if self.sent.as_ref().is_some_and(unchanged) {
+        if self.sent.as_ref().is_some_and(unchanged) && self.stands().await? {
             return Ok(());
         }
         let mut full = status.clone();
@@ -153,6 +153,14 @@ impl Registrar {
         }
         self.sent = Some((status, Instant::now()));
         Ok(())
+    }
+
+    /// Whether the API still says of this node what was sent: a node that was silent for a while is marked `Unknown` there,
+    /// and stays so until its agent says otherwise.
+    async fn stands(&self) -> kube::Result<bool> {
+        let Some(node) = Api::<Node>::all(self.client.clone()).get_opt(self.name()).await? else { return Ok(false) };
+        let known = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        Ok(self.conditions.iter().all(|(name, ours)| known.iter().any(|c| c.type_ == *name && c.status == ours.status)))
     }
 
     /// The status without the times of its conditions, so that it can be compared.
