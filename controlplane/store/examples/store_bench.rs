@@ -34,6 +34,7 @@ fn open(dir: &std::path::Path) -> Arc<SqliteStore> {
 /// Creates objects from many writers for a while; returns rates and waiting times.
 async fn creates(store: &Arc<SqliteStore>, writers: u64, next: &Arc<AtomicU64>, what: &str, run: Duration) {
     let before = store.stats().snapshot();
+    let cpu = cpu_time();
     let started = Instant::now();
     let tasks: Vec<_> = (0..writers)
         .map(|_| {
@@ -55,17 +56,19 @@ async fn creates(store: &Arc<SqliteStore>, writers: u64, next: &Arc<AtomicU64>, 
         times.extend(task.await.unwrap());
     }
     let took = started.elapsed();
+    let cpu = cpu_time() - cpu;
     times.sort_unstable();
     let after = store.stats().snapshot();
     let at = |share: f64| times[(times.len() as f64 * share) as usize].as_micros();
     println!(
-        r#"{{"what":"{what}","writers":{writers},"per_second":{:.0},"p50_us":{},"p99_us":{},"max_us":{},"per_batch":{:.1},"checkpoints":{}}}"#,
+        r#"{{"what":"{what}","writers":{writers},"per_second":{:.0},"p50_us":{},"p99_us":{},"max_us":{},"per_batch":{:.1},"checkpoints":{},"cpu_us_each":{:.1}}}"#,
         times.len() as f64 / took.as_secs_f64(),
         at(0.5),
         at(0.99),
         times.last().unwrap().as_micros(),
         times.len() as f64 / (after.batches - before.batches) as f64,
         after.checkpoints - before.checkpoints,
+        cpu.as_micros() as f64 / times.len() as f64,
     );
 }
 

@@ -140,6 +140,11 @@ impl Mirror {
         self.revision.send_modify(|_| {});
     }
 
+    /// All shelves there are now.
+    pub(crate) fn all_shelves(&self) -> Vec<Arc<Shelf>> {
+        self.shelves.load().values().cloned().collect()
+    }
+
     /// Lets go of recent history that compaction has passed.
     pub(crate) fn trim_history(&self, up_to: Revision) {
         for shelf in self.shelves.load().values() {

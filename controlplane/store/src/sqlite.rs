@@ -2,6 +2,8 @@
 //! groups, and the mirror that answers everyone else. Without a file it runs on the caller's thread, step by step.
 
 mod file;
+mod folder;
+mod forget;
 mod history;
 mod log;
 mod plan;

@@ -193,6 +193,38 @@ async fn compaction_gives_space_back() {
 }
 
 /// Runs `inside` in a process of its own that may mount a small disk.
+/// The log is folded into the database beside the commits, and begins at its start again: it must not grow with what is
+/// written, however steadily that goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_write_ahead_log_stays_bounded() {
+    const WRITES: usize = 300;
+    const MOST_BYTES: u64 = 128 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(dir.path()).unwrap());
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                for index in 0..WRITES / 4 {
+                    commit(&store, create(&format!("{writer}-{index}"), 1 << 20)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let log = fs::metadata(dir.path().join("store.db-wal")).unwrap().len();
+    assert!(log <= MOST_BYTES, "{log} bytes of write-ahead log after {WRITES} MiB of writes");
+    assert!(store.stats().snapshot().checkpoints > 0);
+    store.close().await.unwrap();
+    let log = fs::metadata(dir.path().join("store.db-wal")).map_or(0, |log| log.len());
+    assert_eq!(log, 0, "closing folds everything");
+    drop(store);
+    let store = open(dir.path()).unwrap();
+    assert_eq!(store.list(&pods(), &ListRange::all()).entries.len(), WRITES);
+}
+
 #[test]
 fn a_full_disk_refuses_writes_and_harms_nothing() {
     let root = rustix::process::geteuid().is_root();

@@ -57,11 +57,55 @@ fn an_idle_store_does_nothing() {
     let store = store();
     create(&store, lease());
     let before = store.stats().snapshot();
-    assert_eq!(store.tick(at(0)).unwrap(), None, "nothing is waiting");
+    // After a write it looks twice for decoded forms that nobody uses, and then never again.
+    assert_eq!(store.tick(at(0)).unwrap(), Some(at(30)));
+    assert_eq!(store.tick(at(30)).unwrap(), Some(at(60)));
+    assert_eq!(store.tick(at(60)).unwrap(), None, "nothing is waiting");
     for hour in 1..100 {
         assert_eq!(store.tick(at(hour * 3_600)).unwrap(), None);
     }
     assert_eq!(store.stats().snapshot(), before);
+}
+
+/// Reads an object in decoded form; whether that had to be made.
+fn decodes(store: &SqliteStore, key: &Key) -> bool {
+    let mut made = false;
+    let decoded = store.get(key).unwrap().decoded(|bytes| {
+        made = true;
+        Ok::<_, StoreError>(bytes.len())
+    });
+    decoded.unwrap();
+    made
+}
+
+#[test]
+fn decoded_forms_are_kept_while_they_are_used() {
+    let store = store();
+    let name = |index: usize| Collection::new("", "pods").key("ns", &format!("pod-{index}"));
+    // More objects than one step looks at, so that a round has to go on where it stopped.
+    for index in 0..10_000 {
+        create(&store, name(index));
+    }
+    assert!((0..10_000).all(|index| decodes(&store, &name(index))));
+    store.tick(at(30)).unwrap();
+    let used = |index: usize| index % 3 == 0;
+    assert!((0..10_000).filter(|index| used(*index)).all(|index| !decodes(&store, &name(index))));
+    store.tick(at(60)).unwrap();
+    for index in 0..10_000 {
+        assert_eq!(decodes(&store, &name(index)), !used(index), "{index}");
+    }
+}
+
+#[test]
+fn a_stream_of_writes_leaves_few_decoded_forms() {
+    let store = store();
+    let name = |index: usize| Collection::new("", "pods").key("ns", &format!("pod-{index}"));
+    for index in 0..5_000 {
+        create(&store, name(index));
+        assert!(decodes(&store, &name(index)), "as those do who follow the changes");
+    }
+    let kept = (0..5_000).filter(|index| !decodes(&store, &name(*index))).count();
+    assert_eq!(kept, 1_024);
 }
 
 #[test]

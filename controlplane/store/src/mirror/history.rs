@@ -6,6 +6,10 @@ use std::collections::VecDeque;
 use super::Change;
 use crate::{Revision, WatchEvent};
 
+/// Changes after which a state's decoded form is let go, so that a stream of writes does not fill the memory with forms
+/// that their readers have long used. Those who follow the changes are never so far behind while they keep up.
+const DECODED_CHANGES: usize = 1_024;
+
 /// How much history a collection keeps in memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HistoryLimits {
@@ -34,6 +38,11 @@ struct Recorded {
 }
 
 impl Recorded {
+    fn forget_decoded(&self) {
+        self.event.entry().forget_decoded();
+        self.event.previous().into_iter().for_each(|previous| previous.forget_decoded());
+    }
+
     fn cost(&self) -> usize {
         match &self.event {
             WatchEvent::Put { previous, .. } => previous.as_ref().map_or(0, |entry| entry.bytes.len()),
@@ -64,6 +73,9 @@ impl History {
         let recorded = Recorded { event: change.event, on_disk: change.on_disk };
         self.bytes += recorded.cost();
         self.events.push_back(recorded);
+        if let Some(aged) = self.events.len().checked_sub(DECODED_CHANGES + 1) {
+            self.events[aged].forget_decoded();
+        }
         while self.events.len() > self.limits.events || self.bytes > self.limits.bytes && self.events.len() > 1 {
             self.drop_oldest();
         }

@@ -2,10 +2,12 @@
 //! its watchers. All of it changes under one lock, which makes "list, then watch" one step.
 
 use std::collections::{BTreeMap, btree_map};
+use std::hash::BuildHasher;
 use std::iter::Peekable;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -23,6 +25,8 @@ pub(crate) struct Shelf {
 
 struct State {
     objects: Objects,
+    /// The same by the hash of the name: a lookup touches few cache lines however many objects there are.
+    by_name: ByName,
     history: History,
     /// The last change of this collection.
     revision: Revision,
@@ -46,7 +50,8 @@ pub(crate) enum DiskReach {
 
 impl Shelf {
     pub(super) fn new(collection: Collection, limits: HistoryLimits) -> Self {
-        let state = State { objects: Objects::new(), history: History::new(limits), revision: Revision::ZERO };
+        let history = History::new(limits);
+        let state = State { objects: Objects::new(), by_name: ByName::default(), history, revision: Revision::ZERO };
         Self { collection, state: RwLock::new(state), signal: watch::Sender::new(()) }
     }
 
@@ -57,7 +62,12 @@ impl Shelf {
     /// Fills a shelf at start. `volatile` collections lack changes on disk up to `opened_at`.
     pub(crate) fn load(&self, entries: impl Iterator<Item = Arc<Entry>>, opened_at: Revision, volatile: bool) {
         let mut state = self.state.write();
-        state.objects = entries.map(|entry| (Arc::clone(&entry.key.name), entry)).collect();
+        state.by_name = ByName::default();
+        let State { objects, by_name, .. } = &mut *state;
+        *objects = entries
+            .inspect(|entry| by_name.insert(Arc::clone(entry)))
+            .map(|entry| (Arc::clone(&entry.key.name), entry))
+            .collect();
         state.history.begin_at(opened_at);
         state.revision = opened_at;
         if volatile {
@@ -66,7 +76,7 @@ impl Shelf {
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Arc<Entry>> {
-        self.state.read().objects.get(name).cloned()
+        self.state.read().by_name.get(name).cloned()
     }
 
     pub(super) fn apply(&self, changes: Vec<Change>) {
@@ -79,9 +89,11 @@ impl Shelf {
                 WatchEvent::Put { entry, .. } => {
                     // On an update the map keeps its own copy of the name, which all states of the object share.
                     state.objects.insert(Arc::clone(&entry.key.name), Arc::clone(entry));
+                    state.by_name.insert(Arc::clone(entry));
                 }
                 WatchEvent::Deleted { entry, .. } => {
                     state.objects.remove(&entry.key.name);
+                    state.by_name.remove(&entry.key.name);
                 }
             }
             state.history.push(change);
@@ -96,6 +108,22 @@ impl Shelf {
 
     pub(super) fn trim_history(&self, up_to: Revision) {
         self.state.write().history.trim(up_to);
+    }
+
+    /// Lets go of decoded forms that nobody asked for since the last time, for `limit` objects after a name. Returns how
+    /// many it looked at, and the last name if there may be more behind it.
+    pub(crate) fn forget_unused(&self, after: Option<&str>, limit: usize) -> (usize, Option<Arc<str>>) {
+        let state = self.state.read();
+        let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut looked = 0;
+        for (name, entry) in state.objects.range::<str, _>((lower, Bound::Unbounded)) {
+            entry.forget_unused();
+            looked += 1;
+            if looked == limit {
+                return (looked, Some(Arc::clone(name)));
+            }
+        }
+        (looked, None)
     }
 
     pub(super) fn list(&self, range: &ListRange, at_least: Revision) -> Listing {
@@ -176,6 +204,32 @@ impl Shelf {
             .cloned()
             .collect();
         RingRead::Events(events, place + seen)
+    }
+}
+
+#[derive(Default)]
+struct ByName {
+    entries: HashTable<Arc<Entry>>,
+    hasher: DefaultHashBuilder,
+}
+
+impl ByName {
+    fn get(&self, name: &str) -> Option<&Arc<Entry>> {
+        self.entries.find(self.hasher.hash_one(name), |entry| *entry.key.name == *name)
+    }
+
+    fn insert(&mut self, entry: Arc<Entry>) {
+        let hash = self.hasher.hash_one(&*entry.key.name);
+        match self.entries.find_mut(hash, |old| old.key.name == entry.key.name) {
+            Some(old) => *old = entry,
+            None => drop(self.entries.insert_unique(hash, entry, |entry| self.hasher.hash_one(&*entry.key.name))),
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Ok(found) = self.entries.find_entry(self.hasher.hash_one(name), |entry| *entry.key.name == *name) {
+            found.remove();
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::Options;
 use super::file::{self, DataDir};
+use super::folder::{Fold, Folder, fold};
+use super::forget::Forgetter;
 use super::plan::{Outcome, Plan, Transaction, plan};
 use super::rows::{self, CollectionId, Progress, Supersedes};
 use super::sweep::Sweeper;
@@ -23,6 +25,10 @@ const MIN_RESERVED: u64 = 8_192;
 /// Pages in the write-ahead log before it is folded into the database: 16 MiB. Longer means less wear, since a page
 /// that many commits touch is written back once; shorter means a quicker start after a crash.
 const CHECKPOINT_PAGES: usize = 4_096;
+/// So few pages the writer folds itself. Only when all is folded between two commits does the log begin at its start again.
+const LAST_PAGES: usize = CHECKPOINT_PAGES / 8;
+/// With so many pages the writer waits for the folding thread: the disk does not keep up. 96 MiB.
+const MOST_PAGES: usize = 6 * CHECKPOINT_PAGES;
 
 const PAGE_BYTES: usize = 4_096;
 
@@ -34,6 +40,7 @@ pub(super) struct Log {
     pub(super) options: Options,
     pub(super) progress: Progress,
     pub(super) sweeper: Sweeper,
+    forgetter: Forgetter,
     path: PathBuf,
     collections: HashMap<Collection, Known>,
     next: Revision,
@@ -46,7 +53,12 @@ pub(super) struct Log {
     broken: Option<StoreError>,
     /// For simulations: the disk refuses to grow.
     pub(super) pretend_full: bool,
+    /// Pages in the write-ahead log that no fold has taken up, about.
     wal_pages: usize,
+    /// All its pages, about.
+    wal_length: usize,
+    /// Folds while commits go on; none without a file.
+    folder: Option<Folder>,
     /// The time of the last tick, for callers without a clock.
     now: Duration,
     dir: Option<DataDir>,
@@ -75,7 +87,10 @@ impl Log {
         let dir = DataDir::lock(dir)?;
         let connection = file::open_writer(&dir.database)?;
         let path = dir.database.clone();
-        Self::load(connection, path, Some(dir), options)
+        let folder = Folder::start(&path)?;
+        let mut log = Self::load(connection, path, Some(dir), options)?;
+        log.folder = Some(folder);
+        Ok(log)
     }
 
     /// A log without a file.
@@ -98,6 +113,7 @@ impl Log {
             mirror,
             stats: Arc::default(),
             sweeper: Sweeper::default(),
+            forgetter: Forgetter::default(),
             options,
             progress,
             path,
@@ -109,6 +125,8 @@ impl Log {
             broken: None,
             pretend_full: false,
             wal_pages: 0,
+            wal_length: 0,
+            folder: None,
             now: Duration::ZERO,
             dir,
         })
@@ -148,6 +166,7 @@ impl Log {
             self.next = decided.next;
             self.sweeper.mark(now, Revision(self.next.0 - 1), &self.options);
             self.mirror.apply(decided.changes, Revision(self.next.0 - 1));
+            self.forgetter.written(now);
         }
         decided.outcomes
     }
@@ -195,7 +214,7 @@ impl Log {
             }
             Ok(())
         })?;
-        self.wal_pages += 2 + written.rows * 2 + written.bytes / PAGE_BYTES;
+        self.note_written(2 + written.rows * 2 + written.bytes / PAGE_BYTES);
         Ok(written)
     }
 
@@ -328,7 +347,7 @@ impl Log {
             rows::write_progress(&log.connection, Progress { reserved, ..log.progress })
         })?;
         self.stats.volatile_flushed();
-        self.wal_pages += 1 + self.unwritten.len() * 2;
+        self.note_written(1 + self.unwritten.len() * 2);
         self.sweeper.add_superseded(self.unwritten.len());
         self.progress.reserved = reserved;
         self.next_at_flush = self.next;
@@ -339,22 +358,23 @@ impl Log {
 
     /// When `tick` has something to do next; `None` while nothing is waiting.
     pub(super) fn due(&self) -> Option<Duration> {
-        if self.sweeper.is_running() || self.wal_pages >= CHECKPOINT_PAGES {
+        if self.sweeper.is_running() || self.folder.is_none() && self.wal_pages >= CHECKPOINT_PAGES {
             return Some(Duration::ZERO);
         }
         let flush = self.unwritten_since.map(|since| since + self.options.flush_interval);
-        [flush, self.sweeper.due(&self.options)].into_iter().flatten().min()
+        [flush, self.sweeper.due(&self.options), self.forgetter.due()].into_iter().flatten().min()
     }
 
     /// One step of what is due: folding in the write-ahead log, a flush, a piece of compaction.
     pub(super) fn tick(&mut self, now: Duration) -> Result<(), StoreError> {
+        self.forgetter.step(&self.mirror, now);
         if self.broken.is_some() {
             self.sweeper.stop();
             self.unwritten_since = None;
             self.wal_pages = 0;
             return Ok(());
         }
-        if self.wal_pages >= CHECKPOINT_PAGES {
+        if self.folder.is_none() && self.wal_pages >= CHECKPOINT_PAGES {
             self.checkpoint("PASSIVE");
         }
         if self.unwritten_since.is_some_and(|since| now >= since + self.options.flush_interval) {
@@ -365,32 +385,68 @@ impl Log {
         self.sweep_step(now)
     }
 
+    /// After each batch: has the write-ahead log folded beside the commits, and folds the last of it between two.
+    pub(super) fn keep_folding(&mut self) {
+        let Some(folder) = &mut self.folder else { return };
+        let progress = match folder.poll() {
+            Fold::Running if self.wal_length >= MOST_PAGES => folder.wait(),
+            other => other,
+        };
+        match progress {
+            Fold::Running => {}
+            Fold::Idle if self.broken.is_some() || self.wal_pages < CHECKPOINT_PAGES => {}
+            Fold::Done(Err(error)) => self.fold_failed(&error),
+            Fold::Done(Ok(())) if self.wal_pages == 0 => self.folded(),
+            Fold::Done(Ok(())) if self.wal_pages <= LAST_PAGES || self.wal_length >= MOST_PAGES => {
+                self.checkpoint("PASSIVE");
+            }
+            Fold::Idle | Fold::Done(Ok(())) => {
+                self.wal_pages = 0;
+                folder.begin();
+            }
+        }
+    }
+
     /// Folds the write-ahead log into the database. A failure costs space, never data: it is tried again later.
     pub(super) fn checkpoint(&mut self, mode: &str) {
-        self.wal_pages = 0;
         if self.dir.is_none() {
+            self.wal_pages = 0;
             return;
         }
-        let sql = format!("PRAGMA wal_checkpoint({mode})");
+        // Two can't fold at once.
+        if let Some(folder) = &mut self.folder {
+            folder.wait();
+        }
         // A reader of old history may be under way: commits must not wait for it.
-        let folded = self
+        let result = self
             .connection
             .busy_timeout(Duration::ZERO)
-            .and_then(|()| self.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)))
-            .and_then(|_| self.connection.busy_timeout(file::BUSY_TIMEOUT));
-        match folded {
-            Ok(()) => self.stats.checkpointed(),
+            .and_then(|()| fold(&self.connection, mode))
+            .and_then(|()| self.connection.busy_timeout(file::BUSY_TIMEOUT));
+        match result {
+            Ok(()) => self.folded(),
             Err(error) => {
-                tracing::warn!(%error, "cannot fold the write-ahead log into the database");
+                self.fold_failed(&error);
                 // It fails for no connection that can still be used.
                 let _ = self.connection.busy_timeout(file::BUSY_TIMEOUT);
             }
         }
     }
 
+    fn folded(&mut self) {
+        (self.wal_pages, self.wal_length) = (0, 0);
+        self.stats.checkpointed();
+    }
+
+    fn fold_failed(&mut self, error: &rusqlite::Error) {
+        (self.wal_pages, self.wal_length) = (0, 0);
+        tracing::warn!(%error, "cannot fold the write-ahead log into the database");
+    }
+
     /// Pages that maintenance has added to the write-ahead log, about.
     pub(super) fn note_written(&mut self, pages: usize) {
         self.wal_pages += pages;
+        self.wal_length += pages;
     }
 
     /// The last thing: everything is written down, and the next start needs no reserve.
@@ -405,6 +461,8 @@ impl Log {
             self.transact(|log| rows::write_progress(&log.connection, progress))
         });
         self.checkpoint("TRUNCATE");
+        // Nothing may touch the files once the lock on their directory is gone.
+        self.folder = None;
         self.broken = Some(StoreError::Closed);
         self.mirror.close();
         result

@@ -125,6 +125,7 @@ impl Serve {
     }
 
     fn upkeep(&mut self) {
+        self.log.keep_folding();
         let now = self.started.elapsed();
         let result = if self.log.due().is_some_and(|due| due <= now) { self.log.tick(now) } else { Ok(()) };
         if let Err(error) = &result {
