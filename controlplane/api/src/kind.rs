@@ -497,7 +497,7 @@ fn decode<T: Resource>(json: &[u8]) -> Result<Decoded, DecodeError> {
 }
 
 fn decode_shared<T: Resource>(json: &[u8]) -> Result<Shared, DecodeError> {
-    serde_json::from_slice::<T>(json).map(|t| Arc::new(t) as _).map_err(|e| DecodeError(e.to_string()))
+    crate::managed::decode::<T>(json).map(|t| Arc::new(t) as _).map_err(|e| DecodeError(e.to_string()))
 }
 
 /// The path as Kubernetes prints it: `spec.containers[0].imagee`.

@@ -5,6 +5,7 @@
 
 pub mod kind;
 pub mod kinds;
+pub mod managed;
 pub mod openapi;
 pub mod patch;
 pub mod protobuf;

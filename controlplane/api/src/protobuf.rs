@@ -12,6 +12,8 @@ mod wire;
 
 use serde_json::Value;
 
+pub(crate) use schema::PACKED_MESSAGES;
+
 use encode::Mismatch;
 use wire::{Fields, Piece, Writer};
 

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 /// Made by `controlplane/api/schemas/protobuf`; zlib of lines: `m NAME` begins a message, `TAG NAME CODE` is a field of
 /// it, `r APIVERSION KIND MESSAGE` a kind.
-const PACKED: &[u8] = include_bytes!("messages.z");
+pub(crate) const PACKED_MESSAGES: &[u8] = include_bytes!("messages.z");
 
 /// The number of a message in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +177,7 @@ pub(super) fn schema() -> &'static Schema {
     static SCHEMA: OnceLock<Schema> = OnceLock::new();
     SCHEMA.get_or_init(|| {
         let mut text = String::new();
-        flate2::read::ZlibDecoder::new(PACKED)
+        flate2::read::ZlibDecoder::new(PACKED_MESSAGES)
             .read_to_string(&mut text)
             .expect("the file is packed text, a test reads it");
         // Once per process, and kept as long: the fields' names are parts of it.
