@@ -169,7 +169,7 @@ impl Walker {
             }
             Shape::Keyed(ty, keys) => {
                 let (old, new) = (self.keyed(keys, before), self.keyed(keys, after));
-                self.items(Shape::Struct(ty), old, new, &mut delta);
+                self.items(ty.map_or(Shape::Leaf, Shape::Struct), old, new, &mut delta);
             }
             Shape::Set => self.items(Shape::Leaf, valued(before), valued(after), &mut delta),
         }
@@ -195,7 +195,9 @@ impl Walker {
                 let shape = values.map_or(Shape::Leaf, Shape::Struct);
                 Members::of(new).for_each(|(name, value)| below.push(Element::field(name), self.added(shape, value)));
             }
-            Shape::Keyed(ty, keys) => self.added_items(Shape::Struct(ty), self.keyed(keys, new), below),
+            Shape::Keyed(ty, keys) => {
+                self.added_items(ty.map_or(Shape::Leaf, Shape::Struct), self.keyed(keys, new), below);
+            }
             Shape::Set => self.added_items(Shape::Leaf, valued(new), below),
         }
         below.sort();

@@ -20,13 +20,9 @@ fn writer(manager: &str) -> Writer<'_> {
 
 /// The object's fields as its creator owns them.
 fn created(object: &Value) -> Value {
-    let change = Change {
-        kind: kind(object),
-        old: None,
-        new: object.to_string().as_bytes(),
-        managed: None,
-        given: Given::Nothing,
-    };
+    let text = object.to_string();
+    let change =
+        Change { kind: kind(object), old: None, new: text.as_bytes(), managed: None, given: Given::Nothing };
     let Outcome::New(Some(text)) = update(change, writer("kubectl-create")) else { panic!("nothing was recorded") };
     let list: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(list.as_array().unwrap().len(), 1);
