@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use crate::admission::Chain;
+use crate::ambient::{Ambient, Dice};
 use crate::auth::authenticate::Authenticator;
 use crate::auth::authorize::{Authorizer, refusal};
 use crate::auth::{Attributes, Decision, User};
@@ -69,6 +70,7 @@ pub struct ApiServer {
     pub(crate) metrics: Metrics,
     pub(crate) nodes: OnceLock<Arc<dyn NodeProxy>>,
     pub(crate) ready: OnceLock<()>,
+    ambient: Ambient,
 }
 
 /// One request for a resource.
@@ -121,6 +123,12 @@ impl ApiServer {
     /// A server over its parts.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
+        Self::with_ambient(parts, Ambient::system())
+    }
+
+    /// A server on a clock and with dice of the caller's.
+    #[must_use]
+    pub fn with_ambient(parts: Parts, ambient: Ambient) -> Arc<Self> {
         let registry = Registry::default();
         Arc::new(Self {
             discovery: Discovery::new(&registry),
@@ -132,6 +140,7 @@ impl ApiServer {
             admission: parts.admission,
             nodes: OnceLock::new(),
             ready: OnceLock::new(),
+            ambient,
         })
     }
 
@@ -139,6 +148,16 @@ impl ApiServer {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// The time, as this server reads it.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.ambient.now()
+    }
+
+    /// Dice for one use.
+    pub(crate) fn dice(&self) -> Dice {
+        self.ambient.dice()
     }
 
     /// The kinds that are served.
@@ -191,7 +210,7 @@ impl ApiServer {
         if url > MAX_URL_BYTES {
             return Err(ApiError::bad_request(format!("the URL is longer than {MAX_URL_BYTES} bytes")));
         }
-        let now = Timestamp::now();
+        let now = self.now();
         let user = match caller {
             Caller::Known(user) => user,
             Caller::Connection(proved) => self.authenticator.authenticate(&self.store, &head.headers, proved, now)?,

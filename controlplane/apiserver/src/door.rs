@@ -7,11 +7,17 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Response};
 
 use crate::api::{ApiServer, Caller};
 use crate::auth::User;
 use crate::body::Body;
+
+/// The user agent of a caller that names none.
+const AGENT: &str = "coracle";
+/// The same of a node's, as Kubernetes calls it.
+const NODE_AGENT: &str = "kubelet";
 
 /// A `tower` service that is the API server to one caller.
 #[derive(Clone)]
@@ -41,7 +47,10 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // What it calls itself goes into the managed fields of what it writes.
+        let name = if self.user.node_name().is_some() { NODE_AGENT } else { AGENT };
+        request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(name));
         let (api, caller) = (Arc::clone(&self.api), Caller::Known(Arc::clone(&self.user)));
         Box::pin(async move { Ok(api.handle(request, caller).await) })
     }

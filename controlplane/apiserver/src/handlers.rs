@@ -22,7 +22,7 @@ use http::{Response, StatusCode};
 use crate::api::{Call, is_stored};
 use crate::body::Body;
 use crate::meta;
-use crate::options::WriteOptions;
+use crate::options::{Write, WriteOptions};
 use crate::render;
 use crate::request::Verb;
 use crate::writes::{self, Part};
@@ -89,14 +89,14 @@ async fn post(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> 
     if !call.path.name.is_empty() {
         return Err(ApiError::method_not_known());
     }
-    let options = WriteOptions::parse(call.query)?;
+    let options = WriteOptions::parse(call.query, Write::Create)?;
     let object = writes::decode_body(call, call.kind(), body, &options)?;
     let written = writes::create(call, object, &options).await?;
     Ok(render::json(StatusCode::CREATED, Body::full(written.render(call)?)))
 }
 
 async fn put(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let options = WriteOptions::parse(call.query)?;
+    let options = WriteOptions::parse(call.query, Write::Update)?;
     let object = writes::decode_body(call, call.kind(), body, &options)?;
     let kind = call.kind();
     if object.meta().name.as_deref().unwrap_or_default().is_empty() {

@@ -3,6 +3,7 @@
 //! Every write of anyone passes [`ApiServer::handle`]: authentication, authorization, defaults, admission, validation, store.
 
 pub mod admission;
+mod ambient;
 mod api;
 pub mod auth;
 mod body;
@@ -10,6 +11,7 @@ mod compress;
 mod discovery;
 mod door;
 mod duplicates;
+mod fields;
 mod handlers;
 pub mod listen;
 mod meta;
@@ -24,6 +26,7 @@ mod request;
 mod wire;
 mod writes;
 
+pub use ambient::{Ambient, Clock};
 pub use api::{ApiServer, Caller, Parts};
 pub use body::{Body, StreamError};
 pub use discovery::{KUBERNETES_VERSION, arch};

@@ -54,7 +54,6 @@ pub(crate) fn fill_new(
     meta.self_link = None;
     meta.deletion_timestamp = None;
     meta.deletion_grace_period_seconds = None;
-    meta.managed_fields = None;
     meta.creation_timestamp = Some(whole_seconds(now));
     meta.uid = Some(uuid::Builder::from_random_bytes(rng.random()).into_uuid().to_string());
     meta.generation = kind.info.has_generation.then_some(1);
@@ -91,7 +90,6 @@ pub(crate) fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
     new.creation_timestamp.clone_from(&old.creation_timestamp);
     new.deletion_timestamp.clone_from(&old.deletion_timestamp);
     new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
-    new.managed_fields.clone_from(&old.managed_fields);
     new.self_link = None;
     new.uid.clone_from(&old.uid);
     new.generation = old.generation;

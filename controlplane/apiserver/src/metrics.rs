@@ -7,14 +7,16 @@ use std::time::Duration;
 use coracle_api::ApiError;
 use coracle_store::Store;
 use http::{Method, StatusCode};
+use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::ApiServer;
 use crate::request::{ResourcePath, Verb};
 
 /// The most requests under way at once, reads and writes apart (`--max-requests-inflight`, `--max-mutating-requests-inflight`).
@@ -50,6 +52,8 @@ struct DurationLabels {
 /// Counters of one server.
 pub(crate) struct Metrics {
     registry: Registry,
+    /// What other parts of this process count.
+    others: RwLock<Vec<Arc<Registry>>>,
     requests: Family<RequestLabels, Counter>,
     durations: Family<DurationLabels, Histogram>,
     reads: Arc<AtomicUsize>,
@@ -69,7 +73,8 @@ impl Default for Metrics {
             "Time from the head of a request to the head of its answer",
             durations.clone(),
         );
-        Self { registry, requests, durations, reads: Arc::default(), writes: Arc::default(), watches: Arc::default() }
+        let others = RwLock::default();
+        Self { registry, others, requests, durations, reads: Arc::default(), writes: Arc::default(), watches: Arc::default() }
     }
 }
 
@@ -145,7 +150,11 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).map_err(|e| ApiError::internal(e.to_string()))?;
         // The end mark belongs behind the last of all.
-        let mut text = text.trim_end().trim_end_matches("# EOF").to_owned();
+        cut_end(&mut text);
+        for other in self.others.read().iter() {
+            encode(&mut text, other).map_err(|e| ApiError::internal(e.to_string()))?;
+            cut_end(&mut text);
+        }
         let mut live = Registry::default();
         let mut gauge = |name: &str, help: &str, value: i64| {
             live.register(name, help, ConstGauge::new(value));
@@ -156,9 +165,26 @@ impl Metrics {
         gauge("apiserver_registered_watchers", "Watches under way", count(&self.watches));
         gauge("coracle_store_revision", "The latest revision", i64::try_from(store.revision().0).unwrap_or(i64::MAX));
         gauge("process_resident_memory_bytes", "Resident memory size in bytes", resident_bytes());
+        let stats = store.stats().snapshot();
+        let mut counter = |name: &str, help: &str, value: u64| live.register(name, help, ConstCounter::new(value));
+        counter("coracle_store_transactions", "Transactions that were acknowledged", stats.transactions);
+        counter("coracle_store_commits", "Transactions on disk, each one fsync", stats.batches);
+        counter("coracle_store_rows", "Rows written to disk", stats.durable_rows);
         encode(&mut text, &live).map_err(|e| ApiError::internal(e.to_string()))?;
         Ok(text)
     }
+}
+
+impl ApiServer {
+    /// Shows what another part of this process counts on `/metrics`, behind the server's own.
+    pub fn add_metrics(&self, registry: Arc<Registry>) {
+        self.metrics.others.write().push(registry);
+    }
+}
+
+fn cut_end(page: &mut String) {
+    let end = page.trim_end().trim_end_matches("# EOF").len();
+    page.truncate(end);
 }
 
 fn enter(count: &Arc<AtomicUsize>, limit: usize) -> Result<InFlight, ApiError> {
@@ -176,4 +202,26 @@ fn resident_bytes() -> i64 {
         .ok()
         .and_then(|s| s.split_whitespace().nth(1).and_then(|n| n.parse::<i64>().ok()));
     pages.unwrap_or(0) * PAGE_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_store::{Options, SqliteStore};
+
+    use super::*;
+
+    #[test]
+    fn the_page_shows_what_others_count_and_ends_once() {
+        let metrics = Metrics::default();
+        let mut theirs = Registry::default();
+        let adds = Counter::<u64>::default();
+        theirs.register("workqueue_adds", "Adds", adds.clone());
+        adds.inc();
+        metrics.others.write().push(Arc::new(theirs));
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::in_memory(Options::default()).unwrap());
+        let page = metrics.page(&store).unwrap();
+        assert!(page.contains("\nworkqueue_adds_total 1\n"), "{page}");
+        assert_eq!(page.matches("# EOF").count(), 1, "{page}");
+        assert!(page.ends_with("# EOF\n"), "{page}");
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coracle_api::kind::{DecodeError, Decoded, Kind, Object, Storage};
-use coracle_api::{ApiError, KINDS};
+use coracle_api::{ApiError, KINDS, managed};
 use coracle_store::{Collection, Entry, Key, Revision, Value};
 
 /// A kind with its collection.
@@ -77,7 +77,7 @@ impl Stored {
             Storage::Own | Storage::Never => entry.decoded_any(|bytes| kind.decode_shared(bytes)),
             // The shared slot belongs to the kind that is stored.
             Storage::SharedWith { from_stored, .. } => {
-                from_stored(&entry.bytes).and_then(|text| kind.decode_shared(&text))
+                from_stored(&managed::without(&entry.bytes)).and_then(|text| kind.decode_shared(&text))
             }
         }
         .map_err(|e| unreadable(&entry, &e))?;
@@ -103,6 +103,12 @@ impl Stored {
     pub fn bytes(&self) -> Result<Bytes, ApiError> {
         wire_bytes(self.kind, &self.entry)
     }
+
+    /// The text of its `metadata.managedFields`, which the decoded form leaves out.
+    #[must_use]
+    pub fn managed(&self) -> Option<&[u8]> {
+        managed::field(&self.entry.bytes)
+    }
 }
 
 fn unreadable(entry: &Entry, error: &DecodeError) -> ApiError {
@@ -115,9 +121,26 @@ pub(crate) fn wire_bytes(kind: &Kind, entry: &Entry) -> Result<Bytes, ApiError> 
     match kind.info.storage {
         Storage::Own | Storage::Never => Ok(entry.bytes.clone()),
         Storage::SharedWith { from_stored, .. } => {
-            from_stored(&entry.bytes).map(Bytes::from).map_err(|e| unreadable(entry, &e))
+            // Each record of the managed fields names its own version.
+            let text = from_stored(&managed::without(&entry.bytes)).map_err(|e| unreadable(entry, &e))?;
+            Ok(Bytes::from(with_managed(text, managed::field(&entry.bytes))))
         }
     }
+}
+
+/// Puts managed fields into a text that has none, where stored texts have them: first in the metadata, or behind the
+/// version if that is first.
+fn with_managed(mut text: Vec<u8>, managed: Option<&[u8]>) -> Vec<u8> {
+    let Some(managed) = managed else { return text };
+    let at = managed::place(&text).expect("every encoded object has metadata");
+    let mut member = Vec::with_capacity(managed.len() + 20);
+    member.extend_from_slice(b"\"managedFields\":");
+    member.extend_from_slice(managed);
+    if text.get(at) != Some(&b'}') {
+        member.push(b',');
+    }
+    text.splice(at..at, member);
+    text
 }
 
 /// Reads an object a client sent.
@@ -131,27 +154,45 @@ pub(crate) fn decode_client(kind: &Kind, json: &[u8]) -> Result<Decoded, ApiErro
     })
 }
 
+/// The object's JSON without its version and its managed fields, which have their place in the stored text.
+pub(crate) fn text(object: &mut dyn Object) -> Vec<u8> {
+    let version = object.meta_mut().resource_version.take();
+    let json = object.encode();
+    object.meta_mut().resource_version = version;
+    json
+}
+
 /// The text to store: the object's JSON with a gap at `metadata.resourceVersion` that the store fills.
 ///
 /// # Errors
 /// The object cannot be turned into the stored version.
-pub(crate) fn encode(kind: &Kind, object: &mut dyn Object) -> Result<Value, ApiError> {
-    object.meta_mut().resource_version = None;
-    let mut json = object.encode();
+pub(crate) fn encode(kind: &Kind, object: &mut dyn Object, managed: Option<&[u8]>) -> Result<Value, ApiError> {
+    to_store(kind, text(object), managed)
+}
+
+/// The same from what [`text`] gave.
+///
+/// # Errors
+/// The object cannot be turned into the stored version.
+pub(crate) fn to_store(kind: &Kind, mut json: Vec<u8>, managed: Option<&[u8]>) -> Result<Value, ApiError> {
     if let Storage::SharedWith { to_stored, .. } = kind.info.storage {
         json = to_stored(&json).map_err(|e| ApiError::bad_request(e.to_string()))?;
     }
-    Ok(stamped(json))
+    Ok(stamped(json, managed))
 }
 
 /// Splits the text behind the object's own `"metadata":{`, where the store writes the revision.
-fn stamped(mut json: Vec<u8>) -> Value {
+fn stamped(mut json: Vec<u8>, managed: Option<&[u8]>) -> Value {
     const FIELD: &[u8] = b"\"resourceVersion\":\"";
-    let at = own_metadata(&json).expect("every encoded object has metadata");
+    let at = managed::place(&json).expect("every encoded object has metadata");
     let rest = json.split_off(at);
     json.extend_from_slice(FIELD);
-    let mut tail = Vec::with_capacity(rest.len() + 2);
+    let mut tail = Vec::with_capacity(rest.len() + managed.map_or(0, <[u8]>::len) + 24);
     tail.push(b'"');
+    if let Some(managed) = managed {
+        tail.extend_from_slice(b",\"managedFields\":");
+        tail.extend_from_slice(managed);
+    }
     if rest.first() != Some(&b'}') {
         tail.push(b',');
     }
@@ -159,49 +200,26 @@ fn stamped(mut json: Vec<u8>) -> Value {
     Value::stamped(json, tail)
 }
 
-/// The offset behind `"metadata":{` of the outermost object. Fields that come before it may hold objects with metadata of
-/// their own (the `data` of a ControllerRevision), so depth counts.
-fn own_metadata(json: &[u8]) -> Option<usize> {
-    const OPEN: &[u8] = b"\"metadata\":{";
-    let (mut depth, mut i) = (0_usize, 0);
-    while i < json.len() {
-        match json[i] {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.checked_sub(1)?,
-            b'"' if depth == 1 && json[i..].starts_with(OPEN) => return Some(i + OPEN.len()),
-            b'"' => {
-                i += 1;
-                while *json.get(i)? != b'"' {
-                    i += if json[i] == b'\\' { 2 } else { 1 };
-                }
-            }
-            _ => {}
-        }
-        i += 1;
-    }
-    None
-}
-
 /// The text of an object that is answered but not stored (dry run): as it would be at `revision`.
-pub(crate) fn encode_unstored(object: &mut dyn Object, revision: Option<Revision>) -> Bytes {
+pub(crate) fn encode_unstored(object: &mut dyn Object, revision: Option<Revision>, managed: Option<&[u8]>) -> Bytes {
     object.meta_mut().resource_version = revision.map(|r| r.to_string());
-    Bytes::from(object.encode())
+    Bytes::from(with_managed(object.encode(), managed))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::own_metadata;
+    use super::*;
 
     #[test]
-    fn the_objects_own_metadata_is_found() {
-        let cases = [
-            (r#"{"metadata":{}}"#, Some("}}")),
-            (r#"{"data":{"metadata":{"name":1}},"metadata":{}}"#, Some("}}")),
-            (r#"{"a":"\"metadata\":{","metadata":{"x":1}}"#, Some(r#""x":1}}"#)),
-            (r#"{"a":["}",{"metadata":{}}]}"#, None),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(own_metadata(text.as_bytes()).map(|at| &text[at..]), expected, "{text}");
-        }
+    fn managed_fields_stand_where_they_are_found() {
+        let check = |text: &str, expected: &str| {
+            let with = with_managed(text.as_bytes().to_vec(), Some(b"[1]"));
+            assert_eq!(str::from_utf8(&with).unwrap(), expected);
+            assert_eq!(managed::field(&with), Some(b"[1]".as_slice()), "{expected}");
+            assert_eq!(*managed::without(&with), *text.as_bytes());
+        };
+        check(r#"{"data":{"metadata":{}},"metadata":{}}"#, r#"{"data":{"metadata":{}},"metadata":{"managedFields":[1]}}"#);
+        check(r#"{"metadata":{"name":"a"}}"#, r#"{"metadata":{"managedFields":[1],"name":"a"}}"#);
+        assert_eq!(with_managed(b"{}".to_vec(), None), b"{}");
     }
 }

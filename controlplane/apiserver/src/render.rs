@@ -4,11 +4,14 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use coracle_api::ApiError;
 use coracle_api::kind::{Kind, Object};
+use coracle_api::table::Cell;
+use coracle_api::{ApiError, managed};
 use http::{HeaderMap, Response, StatusCode, header};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::body::Body;
@@ -74,13 +77,36 @@ fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
     }
 }
 
-/// `PartialObjectMetadata` of an object at a revision.
-fn partial(object: &dyn Object, revision: &str) -> Value {
-    let mut metadata = serde_json::to_value(object.meta()).unwrap_or_default();
-    if let Some(fields) = metadata.as_object_mut() {
-        fields.insert("resourceVersion".to_owned(), revision.into());
+/// `PartialObjectMetadata` of an object at a revision; `text` is the object's, where its managed fields are.
+fn partial(object: &dyn Object, text: Option<&Bytes>, revision: &str) -> Result<Box<RawValue>, ApiError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Partial<'a> {
+        kind: &'static str,
+        api_version: &'static str,
+        metadata: Metadata<'a>,
     }
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata<'a> {
+        resource_version: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        managed_fields: Option<&'a RawValue>,
+        #[serde(flatten)]
+        rest: &'a ObjectMeta,
+    }
+    let rest = ObjectMeta { resource_version: None, ..object.meta().clone() };
+    let metadata = Metadata { resource_version: revision, managed_fields: managed_of(text), rest: &rest };
+    let partial = Partial { kind: "PartialObjectMetadata", api_version: "meta.k8s.io/v1", metadata };
+    serde_json::value::to_raw_value(&partial).map_err(|e| ApiError::internal(e.to_string()))
+}
+
+fn text_of(json: Box<RawValue>) -> Bytes {
+    String::from(Box::<str>::from(json)).into()
+}
+
+fn managed_of(text: Option<&Bytes>) -> Option<&RawValue> {
+    serde_json::from_slice(managed::field(text?)?).ok()
 }
 
 fn column_definitions(kind: &Kind) -> Value {
@@ -93,15 +119,27 @@ fn column_definitions(kind: &Kind) -> Value {
         .collect()
 }
 
-fn row(object: &dyn Object, bytes: Option<&Bytes>, revision: &str, include: IncludeObject, now: Timestamp) -> Value {
-    let mut row = json!({"cells": object.row(now)});
+/// A row of a table.
+#[derive(Serialize)]
+struct Row {
+    cells: Vec<Cell>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object: Option<Box<RawValue>>,
+}
+
+fn row(
+    object: &dyn Object,
+    text: Option<&Bytes>,
+    revision: &str,
+    include: IncludeObject,
+    now: Timestamp,
+) -> Result<Row, ApiError> {
     let carried = match include {
-        IncludeObject::None => return row,
-        IncludeObject::Metadata => partial(object, revision),
-        IncludeObject::Object => bytes.and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default(),
+        IncludeObject::None => None,
+        IncludeObject::Metadata => Some(partial(object, text, revision)?),
+        IncludeObject::Object => text.and_then(|t| serde_json::from_slice(t).ok()),
     };
-    row["object"] = carried;
-    row
+    Ok(Row { cells: object.row(now), object: carried })
 }
 
 /// One object in the shape asked for.
@@ -122,20 +160,19 @@ pub(crate) fn shaped(
     now: Timestamp,
     first: bool,
 ) -> Result<Bytes, ApiError> {
-    let value = match shape {
-        Shape::Plain => return Ok(bytes.cloned().unwrap_or_else(|| Bytes::from(object.encode()))),
-        Shape::Partial => partial(object, revision),
+    match shape {
+        Shape::Plain => Ok(bytes.cloned().unwrap_or_else(|| Bytes::from(object.encode()))),
+        Shape::Partial => Ok(text_of(partial(object, bytes, revision)?)),
         Shape::Table(include) => {
             let columns = if first { column_definitions(kind) } else { Value::Null };
-            json!({
-                "kind": "Table", "apiVersion": "meta.k8s.io/v1",
-                "metadata": {"resourceVersion": revision},
-                "columnDefinitions": columns,
-                "rows": [row(object, bytes, revision, include, now)],
-            })
+            let row = to_bytes(&row(object, bytes, revision, include, now)?)?;
+            let head = format!(
+                "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{},\"columnDefinitions\":{columns},\"rows\":[",
+                json!({"resourceVersion": revision}),
+            );
+            Ok([head.as_bytes(), &row, b"]}"].concat().into())
         }
-    };
-    to_bytes(&value)
+    }
 }
 
 /// The metadata of a list.
@@ -175,7 +212,9 @@ pub(crate) fn list(
             ));
             for (i, entry) in items.iter().enumerate() {
                 let stored = Stored::of(kind, entry.clone())?;
-                out.item(i, &to_bytes(&partial(stored.object(), &entry.revision.to_string()))?);
+                let text = stored.bytes()?;
+                let partial = partial(stored.object(), Some(&text), &entry.revision.to_string())?;
+                out.item(i, &text_of(partial));
             }
             Ok(out.end("]}\n"))
         }
@@ -187,8 +226,8 @@ pub(crate) fn list(
             for (i, entry) in items.iter().enumerate() {
                 let stored = Stored::of(kind, entry.clone())?;
                 let bytes = stored.bytes()?;
-                let value = row(stored.object(), Some(&bytes), &entry.revision.to_string(), include, now);
-                out.item(i, &to_bytes(&value)?);
+                let row = row(stored.object(), Some(&bytes), &entry.revision.to_string(), include, now)?;
+                out.item(i, &to_bytes(&row)?);
             }
             Ok(out.end("]}\n"))
         }

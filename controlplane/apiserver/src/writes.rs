@@ -9,11 +9,12 @@ use coracle_api::kind::{Kind, Object, Subresource};
 use coracle_api::validation::{Errors, validate_meta, validate_meta_update};
 use coracle_store::{Durability, Key, Op, StoreError};
 
-use crate::admission::{Operation, Review};
+use crate::admission::{About, Operation, Outcome, Review};
 use crate::api::Call;
+use crate::fields::Draft;
 use crate::meta;
 use crate::options::{DryRun, FieldValidation, WriteOptions};
-use crate::registry::{self, Stored, decode_client, encode, encode_unstored};
+use crate::registry::{self, Stored, decode_client, encode_unstored};
 
 /// How often a write that carries no resource version starts over when others write the same object.
 const MAX_ATTEMPTS: usize = 20;
@@ -50,7 +51,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    fn subresource(self) -> Option<Subresource> {
+    pub(crate) fn subresource(self) -> Option<Subresource> {
         match self {
             Self::Spec => None,
             Self::Status => Some(Subresource::Status),
@@ -99,17 +100,20 @@ pub(crate) async fn create(
     let generated = object.meta().name.as_deref().unwrap_or_default().is_empty()
         && object.meta().generate_name.as_deref().is_some_and(|b| !b.is_empty());
     let draws = if generated { MAX_NAME_DRAWS } else { 1 };
-    meta::fill_new(kind, &call.path.namespace, object.as_mut(), call.now, &mut rand::rng())?;
+    let given = object.meta_mut().managed_fields.take().unwrap_or_default();
+    meta::fill_new(kind, &call.path.namespace, object.as_mut(), call.now, &mut call.api.dice())?;
     object.apply_defaults();
+    // What the server adds from here on is nobody's.
+    let draft = Draft::of_new(call, object.as_mut(), &given);
     for draw in 1..=draws {
         if draw > 1 {
             let base = object.meta().generate_name.clone().unwrap_or_default();
-            object.meta_mut().name = Some(meta::generated_name(&base, &mut rand::rng()));
+            object.meta_mut().name = Some(meta::generated_name(&base, &mut call.api.dice()));
         }
         // Some kinds write their name or uid into themselves here.
         let mut candidate = object.boxed_clone();
         candidate.prepare_create();
-        match insert(call, candidate, options).await {
+        match insert(call, candidate, &draft, options).await {
             Err(error) if error.reason == coracle_api::status::Reason::AlreadyExists && draw < draws => {}
             other => return other,
         }
@@ -119,12 +123,17 @@ pub(crate) async fn create(
 }
 
 /// One attempt under one name.
-async fn insert(call: &Call<'_>, object: Box<dyn Object>, options: &WriteOptions) -> Result<Written, ApiError> {
+async fn insert(
+    call: &Call<'_>,
+    object: Box<dyn Object>,
+    draft: &Draft<'_>,
+    options: &WriteOptions,
+) -> Result<Written, ApiError> {
     let kind = call.kind();
     for _ in 0..MAX_ATTEMPTS {
         let mut object = object.boxed_clone();
         let name = object.meta().name.clone().unwrap_or_default();
-        let effects = admit(call, object.as_mut(), None, Operation::Create, None, options.dry_run)?;
+        let effects = admit(call, object.as_mut(), None, Operation::Create, None, options.dry_run)?.effects;
         let mut errors = Errors::new();
         validate_meta(kind, object.meta(), &mut errors);
         object.validate(&mut errors);
@@ -138,10 +147,10 @@ async fn insert(call: &Call<'_>, object: Box<dyn Object>, options: &WriteOptions
             if call.api.store.get(&key).is_some() {
                 return Err(ApiError::already_exists(kind.resource(), &name));
             }
-            let bytes = encode_unstored(object.as_mut(), None);
+            let bytes = encode_unstored(object.as_mut(), None, draft.managed());
             return Ok(Written::Unstored(object, bytes));
         }
-        let value = encode(kind, object.as_mut())?;
+        let value = registry::encode(kind, object.as_mut(), draft.managed())?;
         match commit(call, Op::Create { key, value }, effects).await? {
             Committed::Done(stored) => return Ok(Written::Stored(stored)),
             Committed::Lost => return Err(ApiError::already_exists(kind.resource(), &name)),
@@ -169,24 +178,28 @@ where
         let old = Stored::of(kind, entry)?;
         let mut new = make(&old)?;
         let insists = check_preconditions(call, new.as_ref(), &old)?;
+        let given = new.meta_mut().managed_fields.take().unwrap_or_default();
         settle(call, part, new.as_mut(), old.object())?;
-        let effects =
+        let draft = Draft::of_change(call, part, &old, new.as_mut(), &given)?;
+        let admitted =
             admit(call, new.as_mut(), Some(old.object()), Operation::Update, part.subresource(), options.dry_run)?;
+        let effects = admitted.effects;
         validate_change(kind, part, new.as_ref(), old.object(), &call.path.name)?;
         new.warnings().into_iter().for_each(|w| call.warn(w));
         if options.dry_run == DryRun::All {
-            let bytes = encode_unstored(new.as_mut(), Some(old.entry.revision));
+            let bytes = encode_unstored(new.as_mut(), Some(old.entry.revision), draft.managed());
             return Ok(Written::Unstored(new, bytes));
         }
-        if effects.is_empty() && new.equals(old.object()) {
+        if effects.is_empty() && !draft.is_news() && new.equals(old.object()) {
             // Nothing changed: no revision is spent and no watcher is woken.
             return Ok(Written::Stored(old));
         }
         let expected = old.entry.revision;
         let op = if is_finished(new.as_ref(), old.object()) {
-            return finish(call, &key, new, &old).await;
+            return finish(call, &key, new, &old, draft.managed()).await;
         } else {
-            Op::Update { key: key.clone(), expected, value: encode(kind, new.as_mut())? }
+            let value = draft.into_value(kind, new.as_mut(), admitted.change)?;
+            Op::Update { key: key.clone(), expected, value }
         };
         match commit(call, op, effects).await? {
             Committed::Done(stored) => return Ok(Written::Stored(stored)),
@@ -271,19 +284,25 @@ fn is_finished(new: &dyn Object, old: &dyn Object) -> bool {
         && !new.holds_deletion()
 }
 
-async fn finish(call: &Call<'_>, key: &Key, mut new: Box<dyn Object>, old: &Stored) -> Result<Written, ApiError> {
-    let effects = admit(call, new.as_mut(), Some(old.object()), Operation::Delete, None, DryRun::No)?;
+async fn finish(
+    call: &Call<'_>,
+    key: &Key,
+    mut new: Box<dyn Object>,
+    old: &Stored,
+    managed: Option<&[u8]>,
+) -> Result<Written, ApiError> {
+    let effects = admit(call, new.as_mut(), Some(old.object()), Operation::Delete, None, DryRun::No)?.effects;
     let op = Op::Delete { key: key.clone(), expected: old.entry.revision };
     match commit(call, op, effects).await? {
         Committed::Done(_) => {
-            let bytes = encode_unstored(new.as_mut(), Some(old.entry.revision));
+            let bytes = encode_unstored(new.as_mut(), Some(old.entry.revision), managed);
             Ok(Written::Unstored(new, bytes))
         }
         Committed::Lost | Committed::EffectLost => Err(ApiError::modified(call.kind().resource(), &call.path.name)),
     }
 }
 
-/// Runs the admission chain and gives what must commit together with the object.
+/// Runs the admission chain.
 pub(crate) fn admit(
     call: &Call<'_>,
     object: &mut dyn Object,
@@ -291,9 +310,9 @@ pub(crate) fn admit(
     operation: Operation,
     subresource: Option<Subresource>,
     dry_run: DryRun,
-) -> Result<Vec<Op>, ApiError> {
+) -> Result<Outcome, ApiError> {
     let name = object.meta().name.clone().unwrap_or_default();
-    let mut review = Review {
+    let about = About {
         api: call.api,
         user: call.user,
         served: call.served,
@@ -301,14 +320,11 @@ pub(crate) fn admit(
         name: &name,
         operation,
         subresource,
-        object,
         old,
         dry_run: dry_run == DryRun::All,
         now: call.now,
-        effects: Vec::new(),
     };
-    call.api.admission.admit(&mut review)?;
-    Ok(review.effects)
+    call.api.admission.admit(Review::new(about, object))
 }
 
 /// How a transaction ended.

@@ -31,7 +31,7 @@ impl Plugin for NodeRestriction {
 }
 
 fn pod(review: &Review<'_>, node: &str) -> Result<(), ApiError> {
-    let object = review.old.unwrap_or(&*review.object);
+    let object = review.old.unwrap_or(review.object());
     let bound = object.as_any().downcast_ref::<Pod>().and_then(|p| p.spec.as_ref()).and_then(|s| s.node_name.clone());
     if bound.as_deref() != Some(node) {
         return Err(review.forbid(&format!("node {node:?} can only touch pods with spec.nodeName set to itself")));

@@ -23,7 +23,7 @@ const TOLERATION_SECONDS: i64 = 300;
 /// The pod being created, if that is what the review is about.
 fn new_pod<'a>(review: &'a mut Review<'_>) -> Option<&'a mut Pod> {
     let wanted = review.operation == Operation::Create && review.subresource.is_none();
-    if wanted { review.object.as_any_mut().downcast_mut() } else { None }
+    if wanted { review.object_mut().as_any_mut().downcast_mut() } else { None }
 }
 
 fn is_mirror(pod: &Pod) -> bool {
@@ -61,6 +61,7 @@ impl Plugin for ServiceAccounts {
             }
         };
         let Some(account) = account.typed::<ServiceAccount>() else { return Ok(()) };
+        let api = review.api;
         let Some(pod) = new_pod(review) else { return Ok(()) };
         let spec = pod.spec.get_or_insert_default();
         if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
@@ -68,19 +69,20 @@ impl Plugin for ServiceAccounts {
         }
         let wanted = spec.automount_service_account_token.or(account.automount_service_account_token).unwrap_or(true);
         if wanted {
-            mount_token(pod);
+            let mut dice = api.dice();
+            mount_token(pod, &mut dice);
         }
         Ok(())
     }
 }
 
-fn mount_token(pod: &mut Pod) {
+fn mount_token(pod: &mut Pod, dice: &mut impl rand::Rng) {
     let spec = pod.spec.get_or_insert_default();
     let has_mount = |mounts: &Option<Vec<VolumeMount>>| mounts.iter().flatten().any(|m| m.mount_path == TOKEN_PATH);
     let mut name = None;
     let containers = spec.init_containers.iter_mut().flatten().chain(&mut spec.containers);
     for container in containers.filter(|c| !has_mount(&c.volume_mounts)) {
-        let name = name.get_or_insert_with(|| generated_name("kube-api-access-", &mut rand::rng()));
+        let name = name.get_or_insert_with(|| generated_name("kube-api-access-", dice));
         container.volume_mounts.get_or_insert_default().push(VolumeMount {
             name: name.clone(),
             mount_path: TOKEN_PATH.to_owned(),

@@ -55,7 +55,7 @@ impl ServiceAddresses {
             !taken.contains(&IpAddr::V4(ip)) && review.api.store.get(&served.key("", &ip.to_string())).is_none()
         };
         let (low, size) = (self.first_random(), self.size());
-        let mut rng = rand::rng();
+        let mut rng = review.api.dice();
         for _ in 0..DRAWS {
             let ip = self.nth(rng.random_range(low..size.max(low + 1)));
             if is_free(ip) {
@@ -78,7 +78,7 @@ impl ServiceAddresses {
             let key = self.claim_key(protocol, port);
             !taken.contains(&key) && review.api.store.get(&key).is_none()
         };
-        let mut rng = rand::rng();
+        let mut rng = review.api.dice();
         for _ in 0..DRAWS {
             let port = rng.random_range(self.node_ports.clone());
             if is_free(port) {
@@ -128,7 +128,7 @@ impl Plugin for ServiceAddresses {
         if review.operation == Operation::Delete {
             return self.settle(review, &before, &Held::default());
         }
-        let Some(mut service) = review.object.as_any().downcast_ref::<Service>().cloned() else { return Ok(()) };
+        let Some(mut service) = review.object().as_any().downcast_ref::<Service>().cloned() else { return Ok(()) };
         let spec = service.spec.get_or_insert_default();
         if let Some(old) = review.old.and_then(|o| o.as_any().downcast_ref::<Service>()).and_then(|s| s.spec.as_ref()) {
             keep(spec, old);
@@ -136,7 +136,7 @@ impl Plugin for ServiceAddresses {
         self.fill_addresses(review, spec)?;
         self.fill_ports(review, spec, &before)?;
         let after = held(service.spec.as_ref());
-        if let Some(target) = review.object.as_any_mut().downcast_mut::<Service>() {
+        if let Some(target) = review.object_mut().as_any_mut().downcast_mut::<Service>() {
             *target = service;
         }
         self.settle(review, &before, &after)
@@ -306,8 +306,8 @@ impl ServiceAddresses {
             ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io"),
         ];
         address.metadata.labels = Some(labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
-        meta::fill_new(served.kind, "", &mut address, review.now, &mut rand::rng())?;
-        Ok(Op::Create { key, value: encode(served.kind, &mut address)? })
+        meta::fill_new(served.kind, "", &mut address, review.now, &mut review.api.dice())?;
+        Ok(Op::Create { key, value: encode(served.kind, &mut address, None)? })
     }
 }
 

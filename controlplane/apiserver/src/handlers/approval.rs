@@ -8,7 +8,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use super::patch::{Patch, reread};
 use crate::api::Call;
 use crate::body::Body;
-use crate::options::WriteOptions;
+use crate::options::{Write, WriteOptions};
 use crate::registry::Stored;
 use crate::render;
 use crate::writes::{self, Part};
@@ -17,14 +17,14 @@ const PART: Part = Part::Through(Subresource::Approval);
 
 /// Replaces the conditions.
 pub(crate) async fn put(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let options = WriteOptions::parse(call.query)?;
+    let options = WriteOptions::parse(call.query, Write::Update)?;
     let wanted = writes::decode_body(call, call.kind(), body, &options)?;
     approve(call, &options, |_| Ok(wanted.boxed_clone())).await
 }
 
 /// Patches the conditions.
 pub(crate) async fn patch(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let options = WriteOptions::parse(call.query)?;
+    let options = WriteOptions::parse(call.query, Write::Patch)?;
     let patch = Patch::read(call.headers, body)?;
     approve(call, &options, |old| reread(call, old, &patch.apply(call.kind(), &old.bytes()?)?)).await
 }

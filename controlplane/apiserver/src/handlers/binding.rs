@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::api::Call;
 use crate::body::Body;
 use crate::meta::whole_seconds;
-use crate::options::WriteOptions;
+use crate::options::{Write, WriteOptions};
 use crate::render;
 use crate::writes::{self, Part};
 
@@ -55,7 +55,7 @@ async fn carry_out(call: &Call<'_>, binding: &Binding) -> Result<Response<Body>,
         }
         return Err(ApiError::invalid("", "Binding", &call.path.name, &errors));
     }
-    let options = WriteOptions::parse(call.query)?;
+    let options = WriteOptions::parse(call.query, Write::Create)?;
     writes::update(call, Part::Through(coracle_api::kind::Subresource::Binding), &options, |old| {
         let pod = old.typed::<Pod>().ok_or_else(|| ApiError::internal("a pod is no pod"))?;
         check(call, binding, pod)?;

@@ -108,12 +108,12 @@ pub(crate) async fn remove(call: &Call<'_>, key: &Key, deletion: &Deletion) -> R
         }
         let effects = admit_removal(call, key, new.as_mut(), old.object(), waits, dry_run)?;
         if deletion.dry_run {
-            let bytes = encode_unstored(new.as_mut(), Some(old.entry.revision));
+            let bytes = encode_unstored(new.as_mut(), Some(old.entry.revision), old.managed());
             return Ok(Outcome::Removed { object: new, bytes });
         }
         let expected = old.entry.revision;
         let op = if waits {
-            Op::Update { key: key.clone(), expected, value: encode(kind, new.as_mut())? }
+            Op::Update { key: key.clone(), expected, value: encode(kind, new.as_mut(), old.managed())? }
         } else {
             Op::Delete { key: key.clone(), expected }
         };
@@ -140,7 +140,7 @@ fn admit_removal(
     waits: bool,
     dry_run: DryRun,
 ) -> Result<Vec<Op>, ApiError> {
-    let effects = admit(call, new, Some(old), Operation::Delete, None, dry_run)?;
+    let effects = admit(call, new, Some(old), Operation::Delete, None, dry_run)?.effects;
     // What goes with the object goes when it is gone for good.
     Ok(if waits { Vec::new() } else { effects.into_iter().filter(|op| op.key() != key).collect() })
 }

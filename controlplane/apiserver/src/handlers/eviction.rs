@@ -96,7 +96,7 @@ async fn spend(call: &Call<'_>, pod: &Pod, dry_run: bool) -> Result<(), ApiError
         let op = Op::Update {
             key: stored.entry.key.clone(),
             expected: stored.entry.revision,
-            value: encode(served.kind, &mut budget)?,
+            value: encode(served.kind, &mut budget, stored.managed())?,
         };
         match call.api.store.commit(vec![op], Durability::Durable).await {
             Ok(_) => return Ok(()),

@@ -7,13 +7,13 @@ use k8s_openapi::api::core::v1::Namespace;
 
 use crate::api::Call;
 use crate::body::Body;
-use crate::options::WriteOptions;
+use crate::options::{Write, WriteOptions};
 use crate::render;
 use crate::writes::{self, Part};
 
 /// Replaces the finalizers of the namespace of the path.
 pub(crate) async fn put(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let options = WriteOptions::parse(call.query)?;
+    let options = WriteOptions::parse(call.query, Write::Update)?;
     let wanted = writes::decode_body(call, call.kind(), body, &options)?;
     let wanted = wanted.as_any().downcast_ref::<Namespace>().ok_or_else(ApiError::no_such_path)?;
     let part = Part::Through(Subresource::Finalize);

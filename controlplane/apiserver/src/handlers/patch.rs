@@ -1,14 +1,13 @@
 //! PATCH: JSON, merge and strategic merge patches of the present object.
 
-use coracle_api::ApiError;
 use coracle_api::kind::{Kind, Object};
-use coracle_api::patch;
+use coracle_api::{ApiError, managed, patch};
 use http::{HeaderMap, Response, StatusCode, header};
 use serde_json::Value;
 
 use crate::api::Call;
 use crate::body::Body;
-use crate::options::WriteOptions;
+use crate::options::{Write, WriteOptions};
 use crate::registry::Stored;
 use crate::render;
 use crate::writes::{self, Part};
@@ -37,7 +36,7 @@ impl Dialect {
 
 /// Patches the object of the path.
 pub(crate) async fn patch(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let options = WriteOptions::parse(call.query)?;
+    let options = WriteOptions::parse(call.query, Write::Patch)?;
     let patch = Patch::read(call.headers, body)?;
     let written = writes::update(call, part, &options, |old| {
         let patched = patch.apply(call.kind(), &old.bytes()?)?;
@@ -61,6 +60,8 @@ fn decode(call: &Call<'_>, patched: &Value, options: &WriteOptions) -> Result<Bo
 pub(crate) struct Patch {
     dialect: Dialect,
     value: Value,
+    /// It says something of `metadata.managedFields`, which are cut off for all others: they are a good part of the text.
+    needs_managed: bool,
 }
 
 impl Patch {
@@ -70,9 +71,12 @@ impl Patch {
     /// The media type is none of a patch, or the text is no JSON.
     pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
         let dialect = Dialect::of(headers)?;
-        let value =
+        const NAME: &[u8] = b"managedFields";
+        let value: Value =
             serde_json::from_slice(body).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
-        Ok(Self { dialect, value })
+        let needs_managed = body.windows(NAME.len()).any(|part| part == NAME)
+            || (dialect == Dialect::Json && takes_all_metadata(&value));
+        Ok(Self { dialect, value, needs_managed })
     }
 
     /// Applies it to the text of an object of `kind`.
@@ -80,7 +84,8 @@ impl Patch {
     /// # Errors
     /// The patch does not fit the object.
     pub(crate) fn apply(&self, kind: &Kind, text: &[u8]) -> Result<Value, ApiError> {
-        let target: Value = serde_json::from_slice(text).map_err(|e| ApiError::internal(e.to_string()))?;
+        let text = if self.needs_managed { text.into() } else { managed::without(text) };
+        let target: Value = serde_json::from_slice(&text).map_err(|e| ApiError::internal(e.to_string()))?;
         let patched = match self.dialect {
             Dialect::Json => patch::json_patch(&target, &self.value),
             Dialect::Merge => patch::merge_patch(&target, &self.value),
@@ -88,6 +93,12 @@ impl Patch {
         };
         patched.map_err(ApiError::from)
     }
+}
+
+/// Whether an operation of a JSON patch is about the metadata as a whole.
+fn takes_all_metadata(patch: &Value) -> bool {
+    let is_whole = |v: Option<&Value>| v.and_then(Value::as_str).is_some_and(|p| matches!(p, "" | "/metadata"));
+    patch.as_array().into_iter().flatten().any(|o| is_whole(o.get("path")) || is_whole(o.get("from")))
 }
 
 /// The object as it stands after a patch made by this server itself.

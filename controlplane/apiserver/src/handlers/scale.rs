@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::patch::{Patch, reread};
 use crate::api::Call;
 use crate::body::Body;
-use crate::options::WriteOptions;
+use crate::options::{Write, WriteOptions};
 use crate::registry::Stored;
 use crate::render;
 use crate::writes::{self, Part, Written};
@@ -44,7 +44,7 @@ async fn set<F>(call: &Call<'_>, make: F) -> Result<Response<Body>, ApiError>
 where
     F: Fn(&Scale) -> Result<Scale, ApiError> + Send + Sync,
 {
-    let options = WriteOptions::parse(call.query)?;
+    let options = WriteOptions::parse(call.query, Write::Update)?;
     let written = writes::update(call, Part::Spec, &options, |old| {
         let mut object = value(&old.bytes()?)?;
         let present = scale_of(&object)?;
@@ -97,7 +97,7 @@ fn check(call: &Call<'_>, wanted: &Scale, old: &Stored) -> Result<(), ApiError> 
 }
 
 fn value(bytes: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(bytes).map_err(|e| ApiError::internal(e.to_string()))
+    coracle_api::managed::decode(bytes).map_err(|e| ApiError::internal(e.to_string()))
 }
 
 /// The scale of any object with `spec.replicas`, `status.replicas` and a selector.

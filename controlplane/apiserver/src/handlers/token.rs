@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::api::Call;
 use crate::auth::token::{BoundTo, Claims};
 use crate::body::Body;
-use crate::options::{DryRun, WriteOptions};
+use crate::options::{DryRun, Write, WriteOptions};
 use crate::registry::Stored;
 use crate::render;
 use crate::writes::current;
@@ -24,7 +24,7 @@ const DEFAULT_SECONDS: i64 = 3600;
 
 /// Signs a token for the service account of the path.
 pub(crate) async fn create(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let options = WriteOptions::parse(call.query)?;
+    let options = WriteOptions::parse(call.query, Write::Create)?;
     let mut request: TokenRequest = serde_json::from_slice(body).map_err(|e| {
         ApiError::bad_request(format!("TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {e}"))
     })?;

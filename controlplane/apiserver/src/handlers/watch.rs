@@ -232,7 +232,7 @@ impl Follower {
             return self.shaped(out, kind, &stored, revision);
         }
         let mut object = stored.object().boxed_clone();
-        let bytes = crate::registry::encode_unstored(object.as_mut(), Some(revision));
+        let bytes = crate::registry::encode_unstored(object.as_mut(), Some(revision), stored.managed());
         write_event(out, kind, &bytes);
         Ok(())
     }
