@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coracle_apiserver::admission::Chain;
+use coracle_apiserver::admission::certificate_requests::CertificateRequests;
 use coracle_apiserver::admission::namespace_lifecycle::NamespaceLifecycle;
 use coracle_apiserver::admission::node_restriction::NodeRestriction;
 use coracle_apiserver::admission::pod_defaults::{DefaultTolerationSeconds, Priority, RuntimeClasses, ServiceAccounts};
@@ -218,6 +219,7 @@ fn admission(config: &ServerConfig) -> Chain {
     Chain::new(vec![
         Box::new(NamespaceLifecycle),
         Box::new(NodeRestriction),
+        Box::new(CertificateRequests),
         Box::new(ServiceAccounts),
         Box::new(DefaultTolerationSeconds),
         Box::new(Priority),
