@@ -1,6 +1,7 @@
 //! The pods behind a Service, as Endpoints and EndpointSlices both see them: which pods, which of their ports, since when.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_api::selector::Selector;
 use jiff::Timestamp;
@@ -17,6 +18,9 @@ use crate::table::{Change, Key};
 pub(crate) const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Marks what belongs to a Service without a virtual IP.
 pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// Rest per pod between two lists of a large service's addresses (upstream's `--endpoint-updates-batch-period`, by size).
+pub(crate) const LISTING_REST: Duration = Duration::from_micros(250);
 
 /// The services of a pod's namespace that select it, before or after the change.
 pub(crate) fn services_of_pod(change: Change<'_>, cache: &dyn Cache) -> Vec<Key> {
@@ -223,6 +227,21 @@ pub(crate) mod tests {
         assert_eq!(address_in(&dual, "IPv4"), Some("10.0.0.1"));
         assert_eq!(address_in(&dual, "IPv6"), Some("fd00::1"));
         assert_eq!(address_in(&pod("p").build(), "IPv4"), None);
+    }
+
+    #[test]
+    fn only_large_services_rest() {
+        for (count, expect) in [(1, None), (100, None), (400, Some(Duration::from_millis(100)))] {
+            let mut model = crate::model::Model::new().with(service(IntOrString::Int(80)));
+            for index in 0..count {
+                let ip = format!("10.0.{}.{}", index / 250, index % 250);
+                model.put(pod(&format!("p-{index}")).labels(&[("app", "web")]).on("n").running().ip(&ip).build());
+            }
+            for controller in [crate::endpoints::CONTROLLER, crate::endpoint_slice::CONTROLLER] {
+                assert_eq!(model.run(&controller, "ns", "web").rest, expect, "{} of {count}", controller.name);
+                assert_eq!(model.run(&controller, "ns", "web"), crate::plan::Plan::none());
+            }
+        }
     }
 
     #[test]

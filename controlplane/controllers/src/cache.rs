@@ -16,14 +16,20 @@ use crate::table::Key;
 pub trait Cache {
     /// One object; `namespace` is empty for the cluster's.
     fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Object>;
-    /// All objects of a namespace, or of all with `None`, in the order of their keys.
+    /// All objects of a namespace, or of all with `None`, in the order of their keys. Of Events, names and times only.
     fn list(&self, kind: Kind, namespace: Option<&str>) -> Vec<Object>;
+    /// Whether any object of a kind passes the test; it need not look at all of them to say yes.
+    fn any(&self, kind: Kind, test: &dyn Fn(&Object) -> bool) -> bool;
     /// The objects of a kind that name `uid` in an owner reference, controller or not.
     fn owned_by(&self, kind: Kind, uid: &str) -> Vec<Object>;
     /// The objects of a namespace whose labels match.
     fn selected(&self, kind: Kind, namespace: &str, selector: &Selector) -> Vec<Object>;
+    /// Those of them that no object manages.
+    fn unmanaged(&self, kind: Kind, namespace: &str, selector: &Selector) -> Vec<Object>;
     /// The pods bound to a node.
     fn pods_on(&self, node: &str) -> Vec<Arc<Pod>>;
+    /// The pods that have ended, if they are more than so many.
+    fn ended_pods(&self, more_than: usize) -> Option<Vec<Arc<Pod>>>;
     /// When this cache last saw the object appear, change or vanish, by its own clock; its own start where it never did.
     /// Kept for Nodes and Leases.
     fn changed_at(&self, kind: Kind, key: &Key) -> Timestamp;
@@ -92,6 +98,11 @@ impl dyn Cache + '_ {
     /// The objects whose labels match, in typed form.
     pub fn matching<K: Typed>(&self, namespace: &str, selector: &Selector) -> Vec<Arc<K>> {
         typed(self.selected(K::ROW, namespace, selector))
+    }
+
+    /// The objects whose labels match and that no object manages, in typed form.
+    pub fn orphans<K: Typed>(&self, namespace: &str, selector: &Selector) -> Vec<Arc<K>> {
+        typed(self.unmanaged(K::ROW, namespace, selector))
     }
 }
 

@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 
 use crate::backends::{
-    Ending, HEADLESS, address_in, families, hostname, is_headless, pods_behind, ports_on, publishes_not_ready,
-    selector_of, services_of_pod, target_reference, trigger_time,
+    Ending, HEADLESS, LISTING_REST, address_in, families, hostname, is_headless, pods_behind, ports_on,
+    publishes_not_ready, selector_of, services_of_pod, target_reference, trigger_time,
 };
 use crate::cache::Cache;
 use crate::meta::{MetaExt, controller_reference};
@@ -84,6 +84,7 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
         trigger_time: trigger_time(&service, &pods),
     };
     plan_slices(existing, wanted, &frame, context.rng, &mut plan);
+    plan.rest_by_size(pods.len(), LISTING_REST);
     plan
 }
 

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::backends::{
-    BackendPort, Ending, HEADLESS, TRIGGER_TIME, address_in, families, hostname, is_headless, pods_behind, ports_on,
-    publishes_not_ready, selector_of, services_of_pod, target_reference, trigger_time,
+    BackendPort, Ending, HEADLESS, LISTING_REST, TRIGGER_TIME, address_in, families, hostname, is_headless,
+    pods_behind, ports_on, publishes_not_ready, selector_of, services_of_pod, target_reference, trigger_time,
 };
 use crate::meta::MetaExt;
 use crate::object::{Kind, Typed};
@@ -85,6 +85,7 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     let note = Note::warning(&wanted, reason, text);
     let action = if current.is_some() { Action::Update(wanted.into()) } else { Action::Create(wanted.into()) };
     plan.steps.push(Step { action, on_success: None, on_failure: Some(note) });
+    plan.rest_by_size(pods.len(), LISTING_REST);
     plan
 }
 

@@ -35,8 +35,8 @@ fn keys_of(change: IdentityChange<'_>, cache: &dyn Cache) -> Vec<Key> {
     if goes {
         keys.extend(cache.dependents(&latest.uid).iter().map(|dependent| key_of(dependent)));
     }
-    // An owner may wait for this object: when it goes, and when it stops naming the owner.
-    let owners = change.old.into_iter().chain(change.new).flat_map(|identity| &identity.owners);
+    // An owner may wait for this object: when it goes, and when it stops naming the owner. It waits for none that comes.
+    let owners = change.old.into_iter().flat_map(|identity| &identity.owners);
     keys.extend(owners.map(|owner| Key::new("", &owner.uid)));
     keys.sort();
     keys.dedup();

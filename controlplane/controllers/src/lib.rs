@@ -38,6 +38,6 @@ pub use cache::{Cache, Identity, Lookup};
 pub use config::Config;
 pub use object::{Kind, KindVisitor, Object, Resource, Scope, Typed};
 pub use plan::{
-    Action, FailedVerb, Failure, Note, NoteType, Plan, Preconditions, Propagation, Step, Subresource, Target,
+    Action, FailedVerb, Failure, Note, NoteType, Pace, Plan, Preconditions, Propagation, Step, Subresource, Target,
 };
 pub use table::{CONTROLLERS, Change, Context, Controller, IdentityChange, Key, Watch};

@@ -296,6 +296,10 @@ impl Cache for Model {
         self.objects.iter().filter(|(key, _)| wanted(key)).map(|(_, object)| object.clone()).collect()
     }
 
+    fn any(&self, kind: Kind, test: &dyn Fn(&Object) -> bool) -> bool {
+        self.list(kind, None).iter().any(test)
+    }
+
     fn owned_by(&self, kind: Kind, uid: &str) -> Vec<Object> {
         let owned = |object: &Object| object.meta().owner_references.iter().flatten().any(|owner| owner.uid == uid);
         self.list(kind, None).into_iter().filter(owned).collect()
@@ -308,8 +312,18 @@ impl Cache for Model {
             .collect()
     }
 
+    fn unmanaged(&self, kind: Kind, namespace: &str, selector: &Selector) -> Vec<Object> {
+        let matching = self.selected(kind, namespace, selector).into_iter();
+        matching.filter(|object| object.meta().controller().is_none()).collect()
+    }
+
     fn pods_on(&self, node: &str) -> Vec<Arc<Pod>> {
         self.all::<Pod>().into_iter().filter(|pod| crate::pods::node_name(pod) == node).collect()
+    }
+
+    fn ended_pods(&self, more_than: usize) -> Option<Vec<Arc<Pod>>> {
+        let ended: Vec<Arc<Pod>> = self.all::<Pod>().into_iter().filter(|pod| crate::pods::is_terminal(pod)).collect();
+        (ended.len() > more_than).then_some(ended)
     }
 
     fn changed_at(&self, kind: Kind, key: &Key) -> Timestamp {

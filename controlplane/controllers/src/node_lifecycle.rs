@@ -47,9 +47,10 @@ fn of_node(change: Change<'_>, cache: &dyn Cache) -> Vec<Key> {
     let mut keys: Vec<Key> = change.new.map(Key::of).into_iter().collect();
     if ready(change.old) != ready(change.new) {
         let name = change.latest().map(|node| node.meta().name().to_owned()).unwrap_or_default();
-        let nodes = cache.all::<Node>(None);
-        if !nodes.iter().any(|node| node.name() != name && is_ready(node)) {
-            keys.extend(nodes.iter().map(|node| Key::of_typed(node.as_ref())));
+        let other_is_ready =
+            |object: &Object| matches!(object, Object::Node(node) if node.name() != name && is_ready(node));
+        if !cache.any(Kind::Node, &other_is_ready) {
+            keys.extend(cache.all::<Node>(None).iter().map(|node| Key::of_typed(node.as_ref())));
         }
     }
     keys.sort();
@@ -159,7 +160,8 @@ fn wanted_taints(node: &Node, cache: &dyn Cache, now: Timestamp) -> Vec<Taint> {
     let mut due: Vec<(&str, &str)> = Vec::new();
     // Where no node is ready, it is more likely that this observer is cut off than that every node is down: nothing is
     // evicted then (nodelifecycle, full disruption).
-    let evict = ready.is_some_and(|ready| ready != "True") && cache.all::<Node>(None).iter().any(|node| is_ready(node));
+    let any_is_ready = || cache.any(Kind::Node, &|object| matches!(object, Object::Node(node) if is_ready(node)));
+    let evict = ready.is_some_and(|ready| ready != "True") && any_is_ready();
     match ready {
         Some("True") => {}
         Some("Unknown") => due.push((UNREACHABLE, "NoSchedule")),

@@ -18,8 +18,23 @@ use crate::object::{Object, Resource, Scope, Typed};
 pub struct Plan {
     /// What to write.
     pub steps: Vec<Step>,
+    /// How quickly the creates among the steps follow each other.
+    pub pace: Pace,
     /// When to look again though nothing changed; `None` for never.
     pub requeue_after: Option<Duration>,
+    /// How long the key is not run again after these writes: where a run costs much, changes are gathered meanwhile.
+    pub rest: Option<Duration>,
+}
+
+/// How quickly the creates of a plan follow each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// All at once.
+    #[default]
+    AtOnce,
+    /// One, then twice as many each time; after a refusal no more. A quota or a broken template is then met by one refused
+    /// create, not by hundreds (pkg/controller/replicaset, slowStartBatch).
+    SlowStart,
 }
 
 /// One write, and the Events that tell of its outcome.
@@ -185,12 +200,26 @@ impl Plan {
         self.steps.iter().any(|step| !matches!(step.action, Action::Tell(_)))
     }
 
+    /// Rests after this plan's writes for a time that grows with the `size` of what a run looks at and writes; not at all
+    /// where that is small, so that what is small follows changes at once.
+    pub(crate) fn rest_by_size(&mut self, size: usize, per_item: Duration) {
+        if size > RESTLESS_SIZE && self.writes() {
+            let items = u32::try_from(size).unwrap_or(u32::MAX);
+            self.rest = Some(per_item.saturating_mul(items).min(LONGEST_REST));
+        }
+    }
+
     /// Asks for another look at `at`, or earlier if that was asked before.
     pub fn requeue_at(&mut self, now: jiff::Timestamp, at: jiff::Timestamp) {
         let delay = Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
         self.requeue(delay.max(SHORTEST_REQUEUE));
     }
 }
+
+/// Up to so many items a run is cheap.
+const RESTLESS_SIZE: usize = 100;
+/// The longest rest: what clients wait for must not seem to hang.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// A timer that is due already is set this far ahead, so that a rounding error can't become a busy loop.
 const SHORTEST_REQUEUE: Duration = Duration::from_millis(10);

@@ -21,7 +21,7 @@ pub(crate) const CONTROLLER: Controller = Controller {
     initial_keys: || vec![sweep()],
 };
 
-/// Between two counts of the ended pods (podgc.gcCheckPeriod).
+/// Between two sweeps while there are too many ended pods (podgc.gcCheckPeriod).
 const SWEEP_PERIOD: Duration = Duration::from_secs(20);
 /// Pods deleted in one sweep.
 const BATCH: usize = 500;
@@ -37,7 +37,12 @@ fn of_pod(change: Change<'_>, cache: &dyn Cache) -> Vec<Key> {
     let Some(Object::Pod(pod)) = change.new else { return Vec::new() };
     let node = node_name(pod);
     let lost = !node.is_empty() && cache.one::<Node>("", node).is_none();
-    if lost || pod.is_deleting() { vec![Key::of_typed(pod.as_ref())] } else { Vec::new() }
+    let mut keys = if lost || pod.is_deleting() { vec![Key::of_typed(pod.as_ref())] } else { Vec::new() };
+    let had_ended = matches!(change.old, Some(Object::Pod(old)) if is_terminal(old));
+    if is_terminal(pod) && !had_ended {
+        keys.push(sweep());
+    }
+    keys
 }
 
 fn of_node(change: Change<'_>, cache: &dyn Cache) -> Vec<Key> {
@@ -112,19 +117,16 @@ fn remove(pod: &Arc<Pod>) -> Action {
 
 fn delete_ended(context: &Context<'_>) -> Plan {
     let mut plan = Plan::none();
-    plan.requeue(SWEEP_PERIOD);
     let threshold = context.config.terminated_pod_threshold;
     if threshold == 0 {
         return plan;
     }
-    let mut ended: Vec<Arc<Pod>> = context.cache.all::<Pod>(None);
-    ended.retain(|pod| is_terminal(pod));
-    let surplus = ended.len().saturating_sub(threshold);
-    if surplus > 0 {
-        ended.sort_by_key(|pod| (pod.created_second(), pod.namespace().to_owned(), pod.name().to_owned()));
-        for pod in ended.iter().take(surplus.min(BATCH)) {
-            plan.push(remove(pod));
-        }
+    let Some(mut ended) = context.cache.ended_pods(threshold) else { return plan };
+    plan.requeue(SWEEP_PERIOD);
+    let surplus = ended.len() - threshold;
+    ended.sort_by_key(|pod| (pod.created_second(), pod.namespace().to_owned(), pod.name().to_owned()));
+    for pod in ended.iter().take(surplus.min(BATCH)) {
+        plan.push(remove(pod));
     }
     plan
 }
@@ -205,5 +207,23 @@ mod tests {
         let plan = model.run(&CONTROLLER, "", "ended-pods");
         assert_eq!(plan.requeue_after, Some(SWEEP_PERIOD));
         assert_eq!(model.all::<Pod>().iter().map(|pod| pod.name().to_owned()).collect::<Vec<_>>(), ["new", "running"]);
+        assert_eq!(
+            model.run(&CONTROLLER, "", "ended-pods"),
+            Plan::none(),
+            "no timer runs while there is nothing to do"
+        );
+    }
+
+    #[test]
+    fn a_pod_that_ends_asks_for_a_sweep_once() {
+        let model = Model::new();
+        let check = |old: Option<Pod>, new: Pod, expect: &[Key]| {
+            let (old, new) = (old.map(Object::from), Object::from(new));
+            assert_eq!(of_pod(Change { old: old.as_ref(), new: Some(&new) }, &model), expect);
+        };
+        check(None, pod("a").phase("Failed").build(), &[sweep()]);
+        check(Some(pod("a").running().build()), pod("a").phase("Succeeded").build(), &[sweep()]);
+        check(Some(pod("a").phase("Failed").build()), pod("a").phase("Failed").build(), &[]);
+        check(Some(pod("a").build()), pod("a").running().build(), &[]);
     }
 }

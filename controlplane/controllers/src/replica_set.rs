@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::meta::MetaExt;
 use crate::object::Kind;
 use crate::plan::{Action, Plan};
-use crate::replicas::{Counts, Replicas, desired_replicas, failure_reason, keys_of_pod, pods_per_node};
+use crate::replicas::{COUNTING_REST, Counts, Replicas, desired_replicas, failure_reason, keys_of_pod, pods_per_node};
 use crate::table::{Change, Context, Controller, Key, Watch, itself, no_keys};
 
 pub(crate) const CONTROLLER: Controller = Controller {
@@ -47,10 +47,14 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     };
     let (mut plan, counts) = replicas.reconcile(context);
     let status = status(&set, counts, failure_reason(context.failure), context.now);
+    let scales = plan.writes();
     if set.status.as_ref() != Some(&status) {
         let mut changed = set.as_ref().clone();
         changed.status = Some(status);
         plan.push(Action::UpdateStatus(changed.into()));
+    }
+    if !scales {
+        plan.rest_by_size(counts.size(), COUNTING_REST);
     }
     plan
 }

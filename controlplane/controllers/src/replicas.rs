@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_api::selector::Selector;
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, PodTemplateSpec};
 use crate::cache::Cache;
 use crate::meta::{MetaExt, adopt, generated_name, refers_to_kind, release};
 use crate::object::Typed;
-use crate::plan::{Action, FailedVerb, Failure, Note, Plan, Step};
+use crate::plan::{Action, FailedVerb, Failure, Note, Pace, Plan, Step};
 use crate::pods::{
     Availability, availability, from_template, is_active, is_ready, is_terminating, node_name, sort_for_deletion,
 };
@@ -19,6 +20,10 @@ use crate::table::{Change, Context, Key};
 
 /// Pods created or deleted in one run (replicaset.BurstReplicas), so that one huge set does not starve the others.
 const BURST: usize = 500;
+
+/// Rest per pod between two counts of a large set: its pods report their states one by one, and each would call for a count
+/// of all.
+pub(crate) const COUNTING_REST: Duration = Duration::from_micros(50);
 
 /// The pods that an owner wants, and those it has.
 pub(crate) struct Replicas<'a, O: Typed> {
@@ -43,6 +48,13 @@ pub(crate) struct Counts {
     pub(crate) next_available: Option<Timestamp>,
 }
 
+impl Counts {
+    /// How many pods were counted.
+    pub(crate) fn size(&self) -> usize {
+        usize::try_from(self.replicas.saturating_add(self.terminating)).unwrap_or(0)
+    }
+}
+
 impl<O: Typed> Replicas<'_, O> {
     /// Plans the writes to pods, and counts the pods that are there.
     pub(crate) fn reconcile(&self, context: &mut Context<'_>) -> (Plan, Counts) {
@@ -62,12 +74,13 @@ impl<O: Typed> Replicas<'_, O> {
 
     fn claim(&self, cache: &dyn Cache, plan: &mut Plan) -> Claimed {
         let uid = self.owner.uid();
-        let mut pods: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
-        for pod in cache.owned::<Pod>(uid).into_iter().chain(cache.matching(self.owner.namespace(), &self.selector)) {
-            pods.insert(pod.name().to_owned(), pod);
-        }
+        let mut pods: Vec<Arc<Pod>> = cache.owned::<Pod>(uid);
+        pods.extend(cache.orphans(self.owner.namespace(), &self.selector));
+        // An owner that does not manage it leaves a pod in both lists.
+        pods.sort_by(|a, b| a.name().cmp(b.name()));
+        pods.dedup_by(|a, b| a.name() == b.name());
         let mut claimed = Claimed::default();
-        for pod in pods.into_values() {
+        for pod in pods {
             let matches = self.selector.matches(pod.label_map());
             match pod.controller() {
                 Some(owner) if owner.uid != uid => {}
@@ -112,6 +125,7 @@ impl<O: Typed> Replicas<'_, O> {
             if namespace.is_some_and(|namespace| namespace.is_deleting()) {
                 return;
             }
+            plan.pace = Pace::SlowStart;
             let base = format!("{}-", self.owner.name());
             for _ in 0..(self.desired - pods.len()).min(BURST) {
                 let name = generated_name(&base, context.rng);

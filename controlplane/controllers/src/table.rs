@@ -60,7 +60,8 @@ pub enum Watch {
     Objects(Kind, fn(Change<'_>, &dyn Cache) -> Vec<Key>),
     /// Changes of those objects of a kind that have this name; others of the kind need not be decoded for it.
     Named(Kind, &'static str, fn(Change<'_>, &dyn Cache) -> Vec<Key>),
-    /// Changes of objects that have, or had, owners or finalizers, or were deleted, of every kind.
+    /// Of every kind: objects that vanish, and those with owners, finalizers or a deletion as they come and when any of
+    /// these changes.
     Everything(fn(IdentityChange<'_>, &dyn Cache) -> Vec<Key>),
 }
 

@@ -6,14 +6,16 @@ use coracle_scheduler::scheduler::{
     victim_event_message,
 };
 use coracle_scheduler::{NodeName, PodRef};
-use http::{Method, Request};
+use http::Method;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
+use crate::clock::Clock;
 use crate::recorder::Recorder;
-use crate::request;
+use crate::request::{self, JSON, MERGE_PATCH};
+use crate::writer::{Refused, Writer};
 
 /// Who reports what the scheduler does.
 const COMPONENT: &str = "default-scheduler";
@@ -30,13 +32,14 @@ pub(crate) enum Carried {
 /// Writes the scheduler's decisions.
 #[derive(Clone)]
 pub(crate) struct Binder {
-    client: kube::Client,
+    writer: Writer,
     recorder: Recorder,
+    clock: Clock,
 }
 
 impl Binder {
-    pub(crate) fn new(client: kube::Client, recorder: Recorder) -> Self {
-        Self { client, recorder }
+    pub(crate) fn new(writer: Writer, recorder: Recorder, clock: Clock) -> Self {
+        Self { writer, recorder, clock }
     }
 
     /// Binds a pod to a node.
@@ -46,15 +49,15 @@ impl Binder {
             "metadata": { "name": &*pod.name, "namespace": &*pod.namespace, "uid": pod.uid.as_str() },
             "target": { "apiVersion": "v1", "kind": "Node", "name": node.as_str() },
         });
-        match self.send(Method::POST, format!("{}/binding", path(pod)), "application/json", &body).await {
+        match self.send(Method::POST, format!("{}/binding", path(pod)), JSON, &body).await {
             Ok(()) => {
                 self.tell(pod, NoteType::Normal, SCHEDULED, scheduled_message(pod, node));
                 Carried::Out
             }
             // Gone, or bound by somebody else: its own event says so.
-            Err(kube::Error::Api(status)) if status.code == 404 => Carried::Out,
-            Err(error) => {
-                tracing::debug!(%pod, %error, "a pod could not be bound");
+            Err(refused) if refused.code == 404 => Carried::Out,
+            Err(refused) => {
+                tracing::debug!(%pod, ?refused, "a pod could not be bound");
                 Carried::Failed
             }
         }
@@ -69,7 +72,7 @@ impl Binder {
         nomination: Nomination,
     ) {
         let mut status = json!({});
-        if let Some(conditions) = seen.and_then(|seen| with_unschedulable(seen, &message)) {
+        if let Some(conditions) = seen.and_then(|seen| with_unschedulable(seen, &message, self.clock.now())) {
             status["conditions"] = json!(conditions);
         }
         if nomination == Nomination::Clear {
@@ -94,7 +97,7 @@ impl Binder {
             self.patch_status(&demoted, json!({ "nominatedNodeName": null })).await;
         }
         let mut status = json!({ "nominatedNodeName": node.as_str() });
-        if let Some(conditions) = seen.and_then(|seen| with_unschedulable(&seen, &message)) {
+        if let Some(conditions) = seen.and_then(|seen| with_unschedulable(&seen, &message, self.clock.now())) {
             status["conditions"] = json!(conditions);
         }
         self.patch_status(&pod, status).await;
@@ -108,7 +111,7 @@ impl Binder {
             status: "True".into(),
             reason: Some("PreemptionByScheduler".into()),
             message: Some(victim_condition_message(COMPONENT)),
-            last_transition_time: Some(Time(Timestamp::now())),
+            last_transition_time: Some(Time(self.clock.now())),
             ..PodCondition::default()
         };
         if let Some(seen) = seen {
@@ -116,9 +119,9 @@ impl Binder {
         }
         let options =
             json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": { "uid": victim.uid.as_str() } });
-        match self.send(Method::DELETE, path(victim), "application/json", &options).await {
+        match self.send(Method::DELETE, path(victim), JSON, &options).await {
             Ok(()) => Carried::Out,
-            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Carried::Out,
+            Err(refused) if [404, 409].contains(&refused.code) => Carried::Out,
             Err(_) => Carried::Failed,
         }
     }
@@ -128,18 +131,20 @@ impl Binder {
             return;
         }
         let patch = json!({ "metadata": { "uid": pod.uid.as_str() }, "status": status });
-        let sent =
-            self.send(Method::PATCH, format!("{}/status", path(pod)), "application/merge-patch+json", &patch).await;
-        if let Err(error) = sent {
-            tracing::debug!(%pod, %error, "a pod's scheduling status could not be written");
+        let sent = self.send(Method::PATCH, format!("{}/status", path(pod)), MERGE_PATCH, &patch).await;
+        if let Err(refused) = sent {
+            tracing::debug!(%pod, ?refused, "a pod's scheduling status could not be written");
         }
     }
 
-    async fn send(&self, method: Method, path: String, content_type: &str, body: &Value) -> Result<(), kube::Error> {
-        let request: Option<Request<Vec<u8>>> =
-            request::build(method, path, content_type, body.to_string().into_bytes());
-        let Some(request) = request else { return Ok(()) };
-        self.client.request_text(request).await.map(drop)
+    async fn send(
+        &self,
+        method: Method,
+        path: String,
+        content_type: &'static str,
+        body: &Value,
+    ) -> Result<(), Refused> {
+        self.writer.send(request::write(method, path, content_type, body.to_string())).await
     }
 
     fn tell(&self, pod: &PodRef, type_: NoteType, reason: &str, message: String) {
@@ -170,7 +175,7 @@ fn path(pod: &PodRef) -> String {
 }
 
 /// The pod's conditions with PodScheduled False; `None` if it says so already.
-fn with_unschedulable(pod: &Pod, message: &str) -> Option<Vec<PodCondition>> {
+fn with_unschedulable(pod: &Pod, message: &str, now: Timestamp) -> Option<Vec<PodCondition>> {
     let old = conditions(pod).into_iter().find(|condition| condition.type_ == "PodScheduled");
     let same = old.as_ref().is_some_and(|old| {
         old.status == "False" && old.reason.as_deref() == Some(UNSCHEDULABLE) && old.message.as_deref() == Some(message)
@@ -184,7 +189,7 @@ fn with_unschedulable(pod: &Pod, message: &str) -> Option<Vec<PodCondition>> {
         status: "False".into(),
         reason: Some(UNSCHEDULABLE.into()),
         message: Some(message.to_owned()),
-        last_transition_time: Some(since.unwrap_or(Time(Timestamp::now()))),
+        last_transition_time: Some(since.unwrap_or(Time(now))),
         observed_generation: pod.metadata.generation,
         ..PodCondition::default()
     };
@@ -211,11 +216,11 @@ mod tests {
     #[test]
     fn the_condition_is_written_once() {
         let mut pod = Pod::default();
-        let first = with_unschedulable(&pod, "0/1 nodes are available").unwrap();
+        let first = with_unschedulable(&pod, "0/1 nodes are available", Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(first[0].reason.as_deref(), Some("Unschedulable"));
         pod.status.get_or_insert_default().conditions = Some(first.clone());
-        assert_eq!(with_unschedulable(&pod, "0/1 nodes are available"), None);
-        let second = with_unschedulable(&pod, "0/2 nodes are available").unwrap();
+        assert_eq!(with_unschedulable(&pod, "0/1 nodes are available", Timestamp::UNIX_EPOCH), None);
+        let second = with_unschedulable(&pod, "0/2 nodes are available", Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(second[0].last_transition_time, first[0].last_transition_time);
     }
 }

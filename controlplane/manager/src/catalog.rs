@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use coracle_api::kind::{Kind as ApiKind, Storage};
-use coracle_controllers::{Kind, KindVisitor, Object, Resource, Scope, Typed};
+use coracle_controllers::{Identity, Kind, KindVisitor, Object, Resource, Scope, Typed};
 use coracle_store::{Collection, Entry};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::{Event, EventSeries};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use serde::Deserialize;
+
+use crate::index::identity_of;
 
 /// One collection of the store.
 pub(crate) struct Row {
@@ -85,8 +88,8 @@ impl KindVisitor for Decode<'_> {
     type Output = Option<Object>;
 
     fn visit<K: Typed>(self) -> Option<Object> {
-        // The API server decodes stored texts into the same types, so the form is shared with it.
-        match self.0.decoded(|bytes| serde_json::from_slice::<K>(bytes)) {
+        // The API server decodes stored texts in the same way, so the form is shared with it.
+        match self.0.decoded(|bytes| coracle_api::managed::decode::<K>(bytes)) {
             Ok(object) => Some(object.into_object()),
             Err(error) => {
                 tracing::error!(key = %self.0.key, %error, "a stored object can't be read; controllers don't see it");
@@ -101,17 +104,120 @@ pub(crate) fn decode(kind: Kind, entry: &Entry) -> Option<Object> {
     kind.visit(Decode(entry))
 }
 
-/// The typed form of an entry for this reader alone.
-pub(crate) fn decode_once(kind: Kind, entry: &Entry) -> Option<Object> {
-    kind.decode(&entry.bytes).ok()
+/// An Event as far as its age goes, for this reader alone: who sweeps looks at all of them, and at nothing else.
+pub(crate) fn event_times(entry: &Entry) -> Option<Object> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Times {
+        metadata: Named,
+        event_time: Option<MicroTime>,
+        last_timestamp: Option<Time>,
+        series: Option<EventSeries>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Named {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        creation_timestamp: Option<Time>,
+    }
+    let times: Times = serde_json::from_slice(&entry.bytes).ok()?;
+    let Named { name, namespace, uid, resource_version, creation_timestamp } = times.metadata;
+    let metadata = ObjectMeta { name, namespace, uid, resource_version, creation_timestamp, ..ObjectMeta::default() };
+    let (event_time, last_timestamp, series) = (times.event_time, times.last_timestamp, times.series);
+    Some(Event { metadata, event_time, last_timestamp, series, ..Event::default() }.into())
 }
 
-/// The metadata of an entry of any kind.
-pub(crate) fn metadata(entry: &Entry) -> Option<ObjectMeta> {
+/// What is known of an entry whatever its kind: from its decoded form if somebody has made one, else from the few fields
+/// of its text that tell.
+pub(crate) fn identity(row: &Row, entry: &Entry) -> Option<Identity> {
+    match row.kind.and_then(|kind| kind.visit(Known(entry))) {
+        Some(object) => Some(identity_of(&row.resource, object.meta())),
+        None => identity_in_text(&row.resource, &entry.bytes),
+    }
+}
+
+struct Known<'a>(&'a Entry);
+
+impl KindVisitor for Known<'_> {
+    type Output = Option<Object>;
+
+    fn visit<K: Typed>(self) -> Option<Object> {
+        self.0.known_as::<K>().map(Typed::into_object)
+    }
+}
+
+fn identity_in_text(resource: &Arc<Resource>, text: &[u8]) -> Option<Identity> {
     #[derive(Deserialize)]
     struct Shape {
-        #[serde(default)]
-        metadata: ObjectMeta,
+        metadata: Fields,
     }
-    serde_json::from_slice::<Shape>(&entry.bytes).ok().map(|shape| shape.metadata)
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Fields {
+        #[serde(default)]
+        namespace: String,
+        #[serde(default)]
+        name: String,
+        #[serde(default)]
+        uid: String,
+        #[serde(default)]
+        resource_version: String,
+        deletion_timestamp: Option<Time>,
+        deletion_grace_period_seconds: Option<i64>,
+        #[serde(default)]
+        finalizers: Vec<String>,
+        #[serde(default)]
+        owner_references: Vec<OwnerReference>,
+    }
+    let Fields {
+        namespace,
+        name,
+        uid,
+        resource_version,
+        deletion_timestamp,
+        deletion_grace_period_seconds,
+        finalizers,
+        owner_references: owners,
+    } = serde_json::from_slice::<Shape>(text).ok()?.metadata;
+    Some(Identity {
+        resource: Arc::clone(resource),
+        namespace,
+        name,
+        uid,
+        resource_version,
+        deletion_timestamp: deletion_timestamp.map(|time| time.0),
+        deletion_grace_period_seconds,
+        finalizers,
+        owners,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_text_tells_what_the_decoded_form_tells() {
+        let owner = json!({ "apiVersion": "v1", "kind": "Pod", "name": "o", "uid": "u0", "controller": true });
+        let check = |metadata: serde_json::Value| {
+            let text =
+                json!({ "apiVersion": "v1", "kind": "ConfigMap", "data": { "metadata": "{}" }, "metadata": metadata });
+            let typed: ConfigMap = serde_json::from_value(text.clone()).unwrap();
+            let resource = Arc::new(Kind::Pod.resource());
+            let expect = identity_of(&resource, &typed.metadata);
+            assert_eq!(identity_in_text(&resource, text.to_string().as_bytes()), Some(expect));
+        };
+        check(json!({}));
+        check(json!({
+            "namespace": "ns", "name": "n", "uid": "u", "resourceVersion": "7", "labels": { "a": "b" },
+            "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30,
+            "finalizers": ["orphan"], "ownerReferences": [owner], "managedFields": [{ "manager": "m" }],
+        }));
+    }
 }

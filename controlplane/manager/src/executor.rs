@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use coracle_controllers::{Action, FailedVerb, Failure, Note, Step};
+use coracle_controllers::{Action, FailedVerb, Failure, Note, Pace, Step};
 use futures::{StreamExt, stream};
-use http::Request;
 use tokio::sync::Semaphore;
 
 use crate::recorder::Recorder;
 use crate::request;
+use crate::writer::{Refused, Write, Writer};
 
 /// Writes of one plan under way at once.
 const WRITES_PER_PLAN: usize = 64;
@@ -30,7 +30,7 @@ pub(crate) struct Report {
 /// Carries plans out.
 #[derive(Clone)]
 pub(crate) struct Executor {
-    client: kube::Client,
+    writer: Writer,
     recorder: Recorder,
     permits: Arc<Semaphore>,
 }
@@ -43,8 +43,8 @@ enum Written {
 }
 
 impl Executor {
-    pub(crate) fn new(client: kube::Client, recorder: Recorder) -> Self {
-        Self { client, recorder, permits: Arc::new(Semaphore::new(MOST_WRITES)) }
+    pub(crate) fn new(writer: Writer, recorder: Recorder) -> Self {
+        Self { writer, recorder, permits: Arc::new(Semaphore::new(MOST_WRITES)) }
     }
 
     /// Records an Event that no write brings about.
@@ -53,8 +53,25 @@ impl Executor {
     }
 
     /// Carries out the steps of a plan.
-    pub(crate) async fn carry_out(&self, component: &'static str, steps: Vec<Step>) -> Report {
+    pub(crate) async fn carry_out(&self, component: &'static str, steps: Vec<Step>, pace: Pace) -> Report {
         let mut report = Report::default();
+        let is_create = |step: &Step| matches!(step.action, Action::Create(_));
+        let (mut creates, others) = match pace {
+            Pace::AtOnce => (Vec::new(), steps),
+            Pace::SlowStart => steps.into_iter().partition(is_create),
+        };
+        self.all(component, others, &mut report).await;
+        let mut size = 1;
+        while !creates.is_empty() && !report.refused {
+            let later = creates.split_off(size.min(creates.len()));
+            self.all(component, creates, &mut report).await;
+            creates = later;
+            size *= 2;
+        }
+        report
+    }
+
+    async fn all(&self, component: &'static str, steps: Vec<Step>, report: &mut Report) {
         let mut answers = stream::iter(steps).map(|step| self.step(component, step)).buffer_unordered(WRITES_PER_PLAN);
         while let Some((verb, written)) = answers.next().await {
             match written {
@@ -66,7 +83,6 @@ impl Executor {
                 }
             }
         }
-        report
     }
 
     async fn step(&self, component: &'static str, step: Step) -> (FailedVerb, Written) {
@@ -75,11 +91,11 @@ impl Executor {
             self.recorder.record(component, note);
             return (verb, Written::Accepted);
         }
-        let Some(request) = request::of(&step.action) else {
+        let Some(write) = request::of(&step.action) else {
             return (verb, Written::Refused("the object has no request".into()));
         };
         let written = match self.permits.acquire().await {
-            Ok(_permit) => send(&self.client, request, &step.action).await,
+            Ok(_permit) => send(&self.writer, write, &step.action).await,
             Err(_) => Written::Outdated,
         };
         match &written {
@@ -97,23 +113,111 @@ impl Executor {
     }
 }
 
-async fn send(client: &kube::Client, request: Request<Vec<u8>>, action: &Action) -> Written {
-    match client.request_text(request).await {
-        Ok(_) => Written::Accepted,
-        Err(kube::Error::Api(status)) => match (status.code, action) {
-            // What was to go is gone, or another object has its name by now.
-            (404 | 409, Action::Delete { .. }) => Written::Accepted,
-            (404, Action::Create(_)) => Written::Refused(status.message.clone()),
-            (404 | 409, _) => Written::Outdated,
-            // Nothing is wrong: the namespace goes, and what was to be written would go with it.
-            (403, Action::Create(_)) if namespace_ends(&status) => Written::Outdated,
-            _ => Written::Refused(status.message.clone()),
-        },
-        Err(error) => Written::Refused(error.to_string()),
+async fn send(writer: &Writer, write: Write, action: &Action) -> Written {
+    let Err(refused) = writer.send(write).await else { return Written::Accepted };
+    match (refused.code, action) {
+        // It is another version than the controller judged by.
+        (409, Action::Delete { preconditions, .. }) if preconditions.resource_version.is_some() => Written::Outdated,
+        // What was to go is gone, or another object has its name by now.
+        (404 | 409, Action::Delete { .. }) => Written::Accepted,
+        (404, Action::Create(_)) => Written::Refused(refused.message),
+        (404 | 409, _) => Written::Outdated,
+        // Nothing is wrong: the namespace goes, and what was to be written would go with it.
+        (403, Action::Create(_)) if namespace_ends(&refused) => Written::Outdated,
+        _ => Written::Refused(refused.message),
     }
 }
 
 /// Whether a create was refused because its namespace is being deleted.
-fn namespace_ends(status: &kube::core::Status) -> bool {
-    status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == "NamespaceTerminating")
+fn namespace_ends(refused: &Refused) -> bool {
+    refused.causes.iter().any(|cause| cause == "NamespaceTerminating")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+    use coracle_apiserver::Body;
+    use coracle_controllers::{Object, Preconditions, Target};
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+    use crate::recorder;
+
+    /// An API that accepts so many writes and then answers with `code`; it counts what it was sent.
+    fn executor(accepts: usize, code: u16) -> (Executor, Arc<AtomicUsize>) {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        let door = tower::service_fn(move |_: Request<Full<Bytes>>| {
+            let accepted = count.fetch_add(1, Ordering::SeqCst) < accepts;
+            async move {
+                let status = if accepted { 201 } else { code };
+                let body = Body::full(r#"{"kind":"Status","message":"exceeded quota"}"#);
+                Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
+            }
+        });
+        (Executor::new(Writer::new(door, "test"), recorder::channel().0), sent)
+    }
+
+    fn step(action: Action) -> Step {
+        Step { action, on_success: None, on_failure: None }
+    }
+
+    fn pod() -> Object {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some("p".into());
+        pod.metadata.namespace = Some("ns".into());
+        pod.into()
+    }
+
+    #[tokio::test]
+    async fn creates_begin_slowly_and_end_with_the_first_refusal() {
+        for (accepts, pace, expect) in [
+            (0, Pace::SlowStart, 1),
+            (2, Pace::SlowStart, 3),
+            (3, Pace::SlowStart, 7),
+            (100, Pace::SlowStart, 20),
+            (3, Pace::AtOnce, 20),
+        ] {
+            let (executor, sent) = executor(accepts, 403);
+            let report = executor.carry_out("test", vec![step(Action::Create(pod())); 20], pace).await;
+            assert_eq!(sent.load(Ordering::SeqCst), expect, "{accepts} accepted, {pace:?}");
+            let failure = Failure { verb: FailedVerb::Create, message: "exceeded quota".into() };
+            let refused = accepts < 20;
+            assert_eq!(report, Report { wrote: accepts > 0, refused, failure: refused.then_some(failure) });
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_conflict_means() {
+        let delete = |resource_version: Option<&str>| Action::Delete {
+            target: Target::of(&pod()),
+            preconditions: Preconditions {
+                uid: Some("u".into()),
+                resource_version: resource_version.map(str::to_owned),
+            },
+            propagation: None,
+            grace_period_seconds: None,
+        };
+        let accepted = Report { wrote: true, ..Report::default() };
+        let outdated = Report { refused: true, ..Report::default() };
+        for (code, action, expect) in [
+            (404, delete(None), &accepted),
+            (404, delete(Some("7")), &accepted),
+            // Another object has the name.
+            (409, delete(None), &accepted),
+            // It changed since the controller looked.
+            (409, delete(Some("7")), &outdated),
+            (409, Action::Update(pod()), &outdated),
+            (404, Action::UpdateStatus(pod()), &outdated),
+        ] {
+            let (executor, _) = executor(0, code);
+            let report = executor.carry_out("test", vec![step(action.clone())], Pace::AtOnce).await;
+            assert_eq!(report, *expect, "{code} for {action:?}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use coracle_api::selector::{Requirement, Selector};
 use coracle_controllers::{Identity, Kind, Object, Resource};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 /// The names of objects by the labels they carry.
 type ByLabel = HashMap<(Arc<str>, Arc<str>), BTreeSet<Name>>;
@@ -28,12 +28,58 @@ const TIMES_COUNT: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 /// Finalizers that the garbage collector serves.
 const COLLECTED: [&str; 2] = ["foregroundDeletion", "orphan"];
 
+/// What ties an object to others: all that the garbage collector asks of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Ties<'a> {
+    uid: &'a str,
+    owners: &'a [OwnerReference],
+    finalizers: &'a [String],
+    deleted: Option<Timestamp>,
+}
+
+impl<'a> From<&'a ObjectMeta> for Ties<'a> {
+    fn from(meta: &'a ObjectMeta) -> Self {
+        Self {
+            uid: meta.uid.as_deref().unwrap_or_default(),
+            owners: meta.owner_references.as_deref().unwrap_or_default(),
+            finalizers: meta.finalizers.as_deref().unwrap_or_default(),
+            deleted: meta.deletion_timestamp.as_ref().map(|time| time.0),
+        }
+    }
+}
+
+impl<'a> From<&'a Identity> for Ties<'a> {
+    fn from(identity: &'a Identity) -> Self {
+        Self {
+            uid: &identity.uid,
+            owners: &identity.owners,
+            finalizers: &identity.finalizers,
+            deleted: identity.deletion_timestamp,
+        }
+    }
+}
+
+impl Ties<'_> {
+    /// Whether the garbage collector may have to look at the object.
+    fn is_collected(&self) -> bool {
+        !self.owners.is_empty() || self.finalizers.iter().any(|finalizer| COLLECTED.contains(&finalizer.as_str()))
+    }
+
+    /// Whether it means anything to others that the object comes or changes.
+    pub(crate) fn shows(&self) -> bool {
+        self.deleted.is_some() || self.is_collected()
+    }
+}
+
 /// The indexes.
 pub(crate) struct Index {
     owned: HashMap<Arc<str>, BTreeSet<(RowNumber, Name)>>,
     identities: HashMap<Arc<str>, (RowNumber, Name)>,
     labels: HashMap<(Kind, Arc<str>), ByLabel>,
     nodes: HashMap<Arc<str>, BTreeSet<Name>>,
+    ended: BTreeSet<Name>,
+    /// Objects of the labelled kinds that no object manages, by namespace.
+    unmanaged: HashMap<(Kind, Arc<str>), BTreeSet<Name>>,
     changed: HashMap<(Kind, Name), Timestamp>,
     started: Timestamp,
 }
@@ -46,21 +92,17 @@ impl Index {
             identities: HashMap::new(),
             labels: HashMap::new(),
             nodes: HashMap::new(),
+            ended: BTreeSet::new(),
+            unmanaged: HashMap::new(),
             changed: HashMap::new(),
             started,
         }
     }
 
-    /// Takes in what an object's metadata says now instead of before.
-    pub(crate) fn apply_meta(
-        &mut self,
-        row: RowNumber,
-        name: &Name,
-        old: Option<&ObjectMeta>,
-        new: Option<&ObjectMeta>,
-    ) {
+    /// Takes in what ties an object to others now instead of before.
+    pub(crate) fn apply_ties(&mut self, row: RowNumber, name: &Name, old: Option<Ties<'_>>, new: Option<Ties<'_>>) {
         if let Some(old) = old {
-            for owner in old.owner_references.iter().flatten() {
+            for owner in old.owners {
                 if let Some(set) = self.owned.get_mut(owner.uid.as_str()) {
                     set.remove(&(row, Arc::clone(name)));
                     if set.is_empty() {
@@ -68,33 +110,61 @@ impl Index {
                     }
                 }
             }
-            self.identities.remove(old.uid.as_deref().unwrap_or_default());
+            self.identities.remove(old.uid);
         }
         if let Some(new) = new {
-            for owner in new.owner_references.iter().flatten() {
+            for owner in new.owners {
                 self.owned.entry(owner.uid.as_str().into()).or_default().insert((row, Arc::clone(name)));
             }
-            if is_collected(new) {
-                let uid = new.uid.as_deref().unwrap_or_default();
-                self.identities.insert(uid.into(), (row, Arc::clone(name)));
+            if new.is_collected() {
+                self.identities.insert(new.uid.into(), (row, Arc::clone(name)));
             }
         }
     }
 
-    /// Takes in a typed object's labels and its node.
+    /// Takes in a typed object's labels, its node, and whether it has ended.
     pub(crate) fn apply_object(&mut self, name: &Name, old: Option<&Object>, new: Option<&Object>) {
         let Some(kind) = old.or(new).map(Object::kind) else { return };
-        if LABELLED.contains(&kind) && old.map(labels_of) != new.map(labels_of) {
-            self.relabel(kind, name, old, new);
+        if LABELLED.contains(&kind) {
+            if old.map(labels_of) != new.map(labels_of) {
+                self.relabel(kind, name, old, new);
+            }
+            let (was, is) = (old.is_some_and(is_unmanaged), new.is_some_and(is_unmanaged));
+            if was != is {
+                self.set_unmanaged(kind, name, is);
+            }
+        }
+        match (old.is_some_and(has_ended), new.is_some_and(has_ended)) {
+            (false, true) => drop(self.ended.insert(Arc::clone(name))),
+            (true, false) => drop(self.ended.remove(name)),
+            _ => {}
         }
         let (before, after) = (old.and_then(node_of), new.and_then(node_of));
         if before != after {
-            if let Some(set) = before.and_then(|node| self.nodes.get_mut(node)) {
+            if let Some(before) = before
+                && let Some(set) = self.nodes.get_mut(before)
+            {
                 set.remove(name);
+                if set.is_empty() {
+                    self.nodes.remove(before);
+                }
             }
             if let Some(node) = after {
                 self.nodes.entry(node.into()).or_default().insert(Arc::clone(name));
             }
+        }
+    }
+
+    fn set_unmanaged(&mut self, kind: Kind, name: &Name, unmanaged: bool) {
+        let key = (kind, namespace_of(name));
+        let set = self.unmanaged.entry(key.clone()).or_default();
+        if unmanaged {
+            set.insert(Arc::clone(name));
+        } else {
+            set.remove(name);
+        }
+        if set.is_empty() {
+            self.unmanaged.remove(&key);
         }
     }
 
@@ -109,7 +179,7 @@ impl Index {
     }
 
     fn relabel(&mut self, kind: Kind, name: &Name, old: Option<&Object>, new: Option<&Object>) {
-        let namespace: Arc<str> = name.split_once('/').map_or("", |(namespace, _)| namespace).into();
+        let namespace = namespace_of(name);
         let table = self.labels.entry((kind, Arc::clone(&namespace))).or_default();
         for (key, value) in old.into_iter().flat_map(labels_of).flatten() {
             let pair: (Arc<str>, Arc<str>) = (key.as_str().into(), value.as_str().into());
@@ -153,9 +223,28 @@ impl Index {
         Some(smallest.map(|set| set.iter().cloned().collect()).unwrap_or_default())
     }
 
+    /// The same of those that no object manages.
+    pub(crate) fn unmanaged_candidates(&self, kind: Kind, namespace: &str, selector: &Selector) -> Option<Vec<Name>> {
+        if !LABELLED.contains(&kind) {
+            return None;
+        }
+        let Some(unmanaged) = self.unmanaged.get(&(kind, namespace.into())) else { return Some(Vec::new()) };
+        match self.candidates(kind, namespace, selector) {
+            Some(found) if found.len() < unmanaged.len() => {
+                Some(found.into_iter().filter(|name| unmanaged.contains(name)).collect())
+            }
+            _ => Some(unmanaged.iter().cloned().collect()),
+        }
+    }
+
     /// The pods on a node.
     pub(crate) fn on_node(&self, node: &str) -> impl Iterator<Item = &Name> {
         self.nodes.get(node).into_iter().flatten()
+    }
+
+    /// The pods that have ended.
+    pub(crate) fn ended(&self) -> &BTreeSet<Name> {
+        &self.ended
     }
 
     /// When an object was last seen to change.
@@ -174,14 +263,16 @@ fn equality(requirement: &Requirement) -> Option<(Arc<str>, Arc<str>)> {
     }
 }
 
-/// Whether the garbage collector may have to look at an object with this metadata.
-pub(crate) fn is_collected(meta: &ObjectMeta) -> bool {
-    let owned = meta.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
-    owned || meta.finalizers.iter().flatten().any(|finalizer| COLLECTED.contains(&finalizer.as_str()))
-}
-
 fn labels_of(object: &Object) -> Option<&std::collections::BTreeMap<String, String>> {
     object.meta().labels.as_ref()
+}
+
+fn namespace_of(name: &Name) -> Arc<str> {
+    name.split_once('/').map_or("", |(namespace, _)| namespace).into()
+}
+
+fn is_unmanaged(object: &Object) -> bool {
+    !object.meta().owner_references.iter().flatten().any(|owner| owner.controller == Some(true))
 }
 
 fn node_of(object: &Object) -> Option<&str> {
@@ -189,6 +280,14 @@ fn node_of(object: &Object) -> Option<&str> {
         Object::Pod(pod) => pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty()),
         _ => None,
     }
+}
+
+fn has_ended(object: &Object) -> bool {
+    let phase = match object {
+        Object::Pod(pod) => pod.status.as_ref().and_then(|status| status.phase.as_deref()),
+        _ => None,
+    };
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// What is known of an object whatever its kind.
@@ -209,8 +308,7 @@ pub(crate) fn identity_of(resource: &Arc<Resource>, meta: &ObjectMeta) -> Identi
 #[cfg(test)]
 mod tests {
     use coracle_controllers::Typed;
-    use k8s_openapi::api::core::v1::{Pod, PodSpec};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+    use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 
     use super::*;
 
@@ -224,7 +322,9 @@ mod tests {
             ..ObjectMeta::default()
         };
         let spec = PodSpec { node_name: node.map(str::to_owned), ..PodSpec::default() };
-        Arc::new(Pod { metadata, spec: Some(spec), status: None }).into_object()
+        // The pod with a node has ended.
+        let status = node.map(|_| PodStatus { phase: Some("Failed".into()), ..PodStatus::default() });
+        Arc::new(Pod { metadata, spec: Some(spec), status }).into_object()
     }
 
     #[test]
@@ -241,7 +341,8 @@ mod tests {
         let expect = [(1, 0, 0, 1), (0, 1, 1, 0), (0, 0, 0, 0)];
         for (step, (a, b, on_node, owned)) in states.windows(2).zip(expect) {
             let (old, new) = (step[0].as_ref(), step[1].as_ref());
-            index.apply_meta(3, &name, old.map(Object::meta), new.map(Object::meta));
+            let ties = |object: Option<&'_ Object>| object.map(|object| Ties::from(object.meta()));
+            index.apply_ties(3, &name, ties(old), ties(new));
             index.apply_object(&name, old, new);
             let found = |text: &str| index.candidates(Kind::Pod, "ns", &selector(text)).unwrap().len();
             assert_eq!(
@@ -249,8 +350,37 @@ mod tests {
                 (a, b, on_node, owned)
             );
             assert_eq!(index.identity("u").is_some(), owned == 1);
+            assert_eq!(index.ended().len(), on_node);
         }
-        assert!(index.owned.is_empty() && index.labels.is_empty(), "nothing is left behind");
+        let left = [index.owned.len(), index.labels.len(), index.nodes.len(), index.ended.len(), index.unmanaged.len()];
+        assert_eq!(left, [0; 5], "nothing is left behind");
+    }
+
+    #[test]
+    fn pods_that_nobody_manages_are_found_among_many() {
+        let mut index = Index::new(Timestamp::UNIX_EPOCH);
+        let managed = |labels, managed| {
+            let mut object = pod(labels, None, Some("set"));
+            object.meta_mut().owner_references.as_mut().unwrap()[0].controller = Some(managed);
+            object
+        };
+        let mut apply = |name: &str, old: Option<Object>, new: Option<Object>| {
+            index.apply_object(&name.into(), old.as_ref(), new.as_ref());
+            let found = |text: &str| {
+                let names = index.unmanaged_candidates(Kind::Pod, "ns", &Selector::parse(text).unwrap()).unwrap();
+                names.iter().map(|name| name.to_string()).collect::<Vec<_>>().join(" ")
+            };
+            (found("app=a"), found("app"))
+        };
+        let check = |found: (String, String), by_pair: &str, by_key: &str| {
+            assert_eq!((found.0.as_str(), found.1.as_str()), (by_pair, by_key));
+        };
+        check(apply("ns/a", None, Some(managed(&[("app", "a")], true))), "", "");
+        check(apply("ns/b", None, Some(managed(&[("app", "a")], false))), "ns/b", "ns/b");
+        check(apply("ns/c", None, Some(pod(&[("app", "c")], None, None))), "ns/b", "ns/b ns/c");
+        check(apply("other/d", None, Some(pod(&[("app", "a")], None, None))), "ns/b", "ns/b ns/c");
+        let adopted = (managed(&[("app", "a")], false), managed(&[("app", "a")], true));
+        check(apply("ns/b", Some(adopted.0), Some(adopted.1)), "", "ns/c");
     }
 
     #[test]

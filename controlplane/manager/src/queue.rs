@@ -18,6 +18,8 @@ pub(crate) struct Outcome {
     pub(crate) written: Option<Revision>,
     /// When the controller wants to look again.
     pub(crate) requeue_after: Option<Duration>,
+    /// How long the key is not run again, whatever happens.
+    pub(crate) rest: Option<Duration>,
     /// Whether a write was refused.
     pub(crate) failed: bool,
 }
@@ -39,6 +41,18 @@ struct State {
     seen_from: Revision,
     failures: u32,
     timer: Option<Instant>,
+    rest: Rest,
+}
+
+/// Whether a key rests, so that changes are gathered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// It may run.
+    Over,
+    /// Not before this time, when its timer goes off. Nothing has asked for a run.
+    Quiet(Instant),
+    /// The same, and something has.
+    Asked(Instant),
 }
 
 /// The queue.
@@ -48,6 +62,8 @@ pub(crate) struct Queue<K> {
     /// Keys whose last write the cache has not reached.
     parked: BTreeMap<Revision, Vec<K>>,
     timers: BTreeSet<(Instant, K)>,
+    /// Keys that nothing asks for, by the revision up to which they have to be remembered.
+    remembered: BTreeMap<Revision, Vec<K>>,
     position: Revision,
 }
 
@@ -58,17 +74,30 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
             ready: VecDeque::new(),
             parked: BTreeMap::new(),
             timers: BTreeSet::new(),
+            remembered: BTreeMap::new(),
             position: Revision(0),
         }
     }
 
-    /// Asks for a run of the key.
-    pub(crate) fn add(&mut self, key: K) {
-        let fresh = State { phase: Phase::Idle, seen_from: Revision(0), failures: 0, timer: None };
+    /// Asks for a run of the key. Says whether it is in line for it now, and was not before.
+    pub(crate) fn add(&mut self, key: K) -> bool {
+        let fresh = State { phase: Phase::Idle, seen_from: Revision(0), failures: 0, timer: None, rest: Rest::Over };
         let state = self.states.entry(key.clone()).or_insert(fresh);
         match state.phase {
-            Phase::Waiting | Phase::RunningAgain => {}
-            Phase::Running => state.phase = Phase::RunningAgain,
+            Phase::Waiting | Phase::RunningAgain => false,
+            Phase::Running => {
+                state.phase = Phase::RunningAgain;
+                false
+            }
+            Phase::Idle if state.rest != Rest::Over => {
+                let (Rest::Quiet(until) | Rest::Asked(until), timer) = (state.rest, state.timer) else { return false };
+                state.rest = Rest::Asked(until);
+                // A later look that the controller asked for is no reason to wait longer.
+                if timer.is_none_or(|timer| timer > until) {
+                    self.set_timer(&key, until);
+                }
+                false
+            }
             Phase::Idle => {
                 state.phase = Phase::Waiting;
                 if state.seen_from > self.position {
@@ -76,6 +105,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
                 } else {
                     self.ready.push_back(key);
                 }
+                true
             }
         }
     }
@@ -88,6 +118,17 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
                 break;
             }
             self.ready.extend(entry.remove());
+        }
+        while let Some(entry) = self.remembered.first_entry() {
+            if *entry.key() > self.position {
+                break;
+            }
+            for key in entry.remove() {
+                let idles = |state: &State| state.phase == Phase::Idle && state.timer.is_none();
+                if self.states.get(&key).is_some_and(|state| idles(state) && state.seen_from <= self.position) {
+                    self.states.remove(&key);
+                }
+            }
         }
     }
 
@@ -103,9 +144,9 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         Some(key)
     }
 
-    /// A run has ended.
-    pub(crate) fn done(&mut self, key: &K, outcome: Outcome, now: Instant) {
-        let Some(state) = self.states.get_mut(key) else { return };
+    /// A run has ended. Says whether the key is in line again.
+    pub(crate) fn done(&mut self, key: &K, outcome: Outcome, now: Instant) -> bool {
+        let Some(state) = self.states.get_mut(key) else { return false };
         let again = state.phase == Phase::RunningAgain;
         state.phase = Phase::Idle;
         if let Some(written) = outcome.written {
@@ -119,36 +160,53 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         } else {
             state.failures = 0;
         }
-        if let Some(delay) = delay {
-            let at = now + delay;
-            state.timer = Some(at);
-            self.timers.insert((at, key.clone()));
+        let rest_until = outcome.rest.map(|rest| now + rest);
+        if let Some(until) = rest_until {
+            state.rest = if delay.is_some() { Rest::Asked(until) } else { Rest::Quiet(until) };
+        }
+        let (seen_from, at) = (state.seen_from, delay.map(|delay| now + delay).max(rest_until));
+        if let Some(at) = at {
+            self.set_timer(key, at);
         }
         if again {
             // A change that came meanwhile is looked at once the back-off of a failing key allows it.
-            if !outcome.failed {
-                self.add(key.clone());
-            }
-        } else if delay.is_none() && state.seen_from <= self.position {
-            self.states.remove(key);
+            return !outcome.failed && self.add(key.clone());
         }
+        if at.is_none() {
+            if seen_from > self.position {
+                self.remembered.entry(seen_from).or_default().push(key.clone());
+            } else {
+                self.states.remove(key);
+            }
+        }
+        false
     }
 
-    /// Lets timers go off that are due.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some((at, key)) = self.timers.first().cloned() {
-            if at > now {
-                break;
+    /// Takes a timer off that is due; its key is to be added.
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<K> {
+        while self.timers.first().is_some_and(|(at, _)| *at <= now) {
+            let (_, key) = self.timers.pop_first()?;
+            let Some(state) = self.states.get_mut(&key) else { continue };
+            state.timer = None;
+            match std::mem::replace(&mut state.rest, Rest::Over) {
+                Rest::Over | Rest::Asked(_) => return Some(key),
+                // Nothing happened while it rested.
+                Rest::Quiet(_) if state.seen_from <= self.position => drop(self.states.remove(&key)),
+                Rest::Quiet(_) => self.remembered.entry(state.seen_from).or_default().push(key),
             }
-            self.timers.pop_first();
-            if let Some(state) = self.states.get_mut(&key) {
-                state.timer = None;
-            }
-            self.add(key);
         }
+        None
     }
 
-    /// When [`Queue::expire`] has something to do.
+    fn set_timer(&mut self, key: &K, at: Instant) {
+        let Some(state) = self.states.get_mut(key) else { return };
+        if let Some(old) = state.timer.replace(at) {
+            self.timers.remove(&(old, key.clone()));
+        }
+        self.timers.insert((at, key.clone()));
+    }
+
+    /// When [`Queue::expired`] has something to do.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
@@ -226,7 +284,9 @@ mod tests {
             let at = queue.next_timer().unwrap();
             pauses.push((at - now).as_millis());
             now = at;
-            queue.expire(now);
+            while let Some(key) = queue.expired(now) {
+                queue.add(key);
+            }
         }
         assert_eq!(pauses, [5, 10, 20, 40]);
         queue.pop();
@@ -248,5 +308,65 @@ mod tests {
         assert_eq!(queue.next_timer(), None);
         queue.done(&"a", Outcome::default(), now);
         assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn keys_that_wrote_are_forgotten_once_the_cache_has_their_writes() {
+        let now = Instant::now();
+        let mut queue = Queue::new();
+        for key in ["a", "b", "c"] {
+            assert!(queue.add(key));
+            queue.pop();
+        }
+        // The object of `a` was deleted by its own run: no change of it will ever ask for the key again.
+        queue.done(&"a", wrote(5), now);
+        queue.done(&"b", Outcome { requeue_after: Some(Duration::from_secs(1)), ..wrote(5) }, now);
+        queue.done(&"c", wrote(5), now);
+        queue.add("c");
+        queue.advance(Revision(5));
+        assert!(!queue.states.contains_key("a"));
+        assert!(queue.states.contains_key("b") && queue.states.contains_key("c"), "a timer and a place in line stay");
+        assert!(queue.remembered.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_rests_gathers_what_is_asked() {
+        let now = Instant::now();
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        let rests = Outcome { rest: Some(second), ..Outcome::default() };
+        let mut queue = Queue::new();
+        let run = |queue: &mut Queue<&'static str>, outcome: Outcome| {
+            queue.add("a");
+            assert_eq!(queue.pop(), Some("a"));
+            queue.done(&"a", outcome, now);
+        };
+        // Nothing happens while it rests: it is not run, and forgotten.
+        run(&mut queue, rests);
+        assert_eq!((queue.next_timer(), queue.expired(now + second)), (Some(now + second), None));
+        assert!(queue.states.is_empty());
+        // Something happens, twice: it is run once, when it has rested.
+        run(&mut queue, rests);
+        assert!(!queue.add("a") && !queue.add("a"));
+        assert_eq!((queue.pop(), queue.expired(now)), (None, None));
+        assert_eq!((queue.expired(now + second), queue.expired(now + second)), (Some("a"), None));
+        assert!(queue.add("a"));
+        queue.pop();
+        queue.done(&"a", Outcome::default(), now);
+        // Something happened while it ran.
+        queue.add("a");
+        queue.pop();
+        queue.add("a");
+        assert!(!queue.done(&"a", rests, now));
+        assert_eq!(queue.expired(now + second), Some("a"));
+        run(&mut queue, Outcome::default());
+        // A timer that is due earlier waits, one that is due later stays, unless something happens.
+        for (requeue, asked, expect) in [(second / 2, false, second), (minute, false, minute), (minute, true, second)] {
+            run(&mut queue, Outcome { requeue_after: Some(requeue), ..rests });
+            if asked {
+                queue.add("a");
+            }
+            assert_eq!(queue.next_timer(), Some(now + expect));
+            assert_eq!(queue.expired(now + minute), Some("a"));
+        }
     }
 }

@@ -4,14 +4,15 @@ use coracle_controllers::{Action, Note, Object};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use http::Method;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::correlator::{Correlator, EventWrite};
-use crate::request;
+use crate::request::{self, MERGE_PATCH};
+use crate::writer::Writer;
 
 /// Events waiting to be written (client-go queues 1,000 for each of its recorders; this one serves all).
 const QUEUE: usize = 8192;
@@ -42,50 +43,50 @@ pub(crate) fn channel() -> (Recorder, mpsc::Receiver<Line>) {
 }
 
 /// Writes Events until `stop`, or until nobody can hand any in.
-pub(crate) async fn run(client: kube::Client, mut lines: mpsc::Receiver<Line>, stop: CancellationToken) {
+pub(crate) async fn run(writer: Writer, mut lines: mpsc::Receiver<Line>, clock: Clock, stop: CancellationToken) {
     let mut correlator = Correlator::new();
     let mut writes = FuturesUnordered::new();
     loop {
         let line = tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             Some(()) = writes.next(), if !writes.is_empty() => continue,
             line = lines.recv(), if writes.len() < MOST_WRITES => line,
         };
         let Some((component, note)) = line else { break };
-        if let Some(write) = correlator.observe(component, note, Timestamp::now()) {
-            writes.push(carry_out(client.clone(), write));
+        if let Some(write) = correlator.observe(component, note, clock.now()) {
+            writes.push(carry_out(writer.clone(), write));
         }
     }
     while writes.next().await.is_some() {}
 }
 
-async fn carry_out(client: kube::Client, write: EventWrite) {
+async fn carry_out(writer: Writer, write: EventWrite) {
     match write {
-        EventWrite::Create(event) => create(&client, *event).await,
+        EventWrite::Create(event) => create(&writer, *event).await,
         EventWrite::Count(patch, event) => {
-            if !count(&client, &patch, &event).await {
-                create(&client, *event).await;
+            if !count(&writer, &patch, &event).await {
+                create(&writer, *event).await;
             }
         }
     }
 }
 
-async fn create(client: &kube::Client, event: Event) {
-    let Some(request) = request::of(&Action::Create(Object::from(event))) else { return };
-    match client.request_text(request).await {
-        Ok(_) => {}
+async fn create(writer: &Writer, event: Event) {
+    let Some(write) = request::of(&Action::Create(Object::from(event))) else { return };
+    match writer.send(write).await {
+        Ok(()) => {}
         // The namespace may be going, or the Event may be there.
-        Err(kube::Error::Api(status)) if [403, 404, 409].contains(&status.code) => {}
-        Err(error) => tracing::debug!(%error, "an Event could not be written"),
+        Err(refused) if [403, 404, 409].contains(&refused.code) => {}
+        Err(refused) => tracing::debug!(?refused, "an Event could not be written"),
     }
 }
 
 /// Whether the Event was still there to be counted up.
-async fn count(client: &kube::Client, patch: &Value, event: &Event) -> bool {
+async fn count(writer: &Writer, patch: &Value, event: &Event) -> bool {
     let name = event.metadata.name.as_deref().unwrap_or_default();
     let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
     let path = format!("/api/v1/namespaces/{namespace}/events/{name}");
-    let body = patch.to_string().into_bytes();
-    let Some(request) = request::build(Method::PATCH, path, "application/merge-patch+json", body) else { return true };
-    !matches!(client.request_text(request).await, Err(kube::Error::Api(status)) if status.code == 404)
+    let sent = writer.send(request::write(Method::PATCH, path, MERGE_PATCH, patch.to_string())).await;
+    !sent.is_err_and(|refused| refused.code == 404)
 }

@@ -1,37 +1,35 @@
-//! The HTTP request that carries an action out.
+//! The write that carries an action out.
 
 use coracle_controllers::{Action, Object, Subresource, Target};
-use http::{Method, Request};
+use http::Method;
 use serde_json::json;
 
-/// Who the API server notes as the writer of the fields.
-const FIELD_MANAGER: &str = "fieldManager=kube-controller-manager";
+use crate::writer::Write;
 
-/// The request for an action; `None` for one that writes nothing.
-pub(crate) fn of(action: &Action) -> Option<Request<Vec<u8>>> {
-    let (method, path, content_type, body) = match action {
+/// Media types of bodies.
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// The write for an action; `None` for one that writes nothing.
+pub(crate) fn of(action: &Action) -> Option<Write> {
+    Some(match action {
         Action::Create(object) => {
             let target = Target::of(object);
-            (Method::POST, target.resource.collection_path(&target.namespace), "application/json", encode(object)?)
+            write(Method::POST, target.resource.collection_path(&target.namespace), JSON, encode(object)?)
         }
-        Action::Update(object) => (Method::PUT, Target::of(object).path(), "application/json", encode(object)?),
+        Action::Update(object) => write(Method::PUT, Target::of(object).path(), JSON, encode(object)?),
         Action::UpdateStatus(object) => {
-            (Method::PUT, format!("{}/status", Target::of(object).path()), "application/json", encode(object)?)
+            write(Method::PUT, format!("{}/status", Target::of(object).path()), JSON, encode(object)?)
         }
         Action::Finalize(object) => {
-            (Method::PUT, format!("{}/finalize", Target::of(object).path()), "application/json", encode(object)?)
+            write(Method::PUT, format!("{}/finalize", Target::of(object).path()), JSON, encode(object)?)
         }
         Action::Patch { target, subresource, patch } => {
             let suffix = match subresource {
                 Some(Subresource::Status) => "/status",
                 None => "",
             };
-            (
-                Method::PATCH,
-                format!("{}{suffix}", target.path()),
-                "application/merge-patch+json",
-                patch.to_string().into_bytes(),
-            )
+            write(Method::PATCH, format!("{}{suffix}", target.path()), MERGE_PATCH, patch.to_string())
         }
         Action::Delete { target, preconditions, propagation, grace_period_seconds } => {
             let mut options = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {} });
@@ -47,17 +45,15 @@ pub(crate) fn of(action: &Action) -> Option<Request<Vec<u8>>> {
             if let Some(seconds) = grace_period_seconds {
                 options["gracePeriodSeconds"] = (*seconds).into();
             }
-            return build(Method::DELETE, target.path(), "application/json", options.to_string().into_bytes());
+            write(Method::DELETE, target.path(), JSON, options.to_string())
         }
         Action::Tell(_) => return None,
-    };
-    build(method, format!("{path}?{FIELD_MANAGER}"), content_type, body)
+    })
 }
 
-/// A request with a body.
-pub(crate) fn build(method: Method, uri: String, content_type: &str, body: Vec<u8>) -> Option<Request<Vec<u8>>> {
-    let built = Request::builder().method(method).uri(&uri).header(http::header::CONTENT_TYPE, content_type).body(body);
-    built.inspect_err(|error| tracing::error!(uri, %error, "a name does not fit a URL")).ok()
+/// A write with a body.
+pub(crate) fn write(method: Method, uri: String, content_type: &'static str, body: impl Into<bytes::Bytes>) -> Write {
+    Write { method, uri, content_type, body: body.into() }
 }
 
 fn encode(object: &Object) -> Option<Vec<u8>> {
@@ -84,9 +80,9 @@ mod tests {
     #[test]
     fn requests() {
         let check = |action: Action, method: &str, path: &str| {
-            let request = of(&action).unwrap();
-            assert_eq!((request.method().as_str(), request.uri().path()), (method, path));
-            String::from_utf8(request.into_body()).unwrap()
+            let write = of(&action).unwrap();
+            assert_eq!((write.method.as_str(), write.uri.as_str()), (method, path));
+            String::from_utf8(write.body.to_vec()).unwrap()
         };
         let body = check(Action::Create(pod()), "POST", "/api/v1/namespaces/ns/pods");
         assert!(body.contains("\"kind\":\"Pod\""));

@@ -2,32 +2,38 @@
 //! of a controller needs no lock; only the writes of its plan run beside it.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coracle_api::KINDS;
 use coracle_controllers::{
-    CONTROLLERS, Cache, Change, Config, Context, Failure, IdentityChange, Key, Object, Step, Watch,
+    CONTROLLERS, Cache, Change, Config, Context, Failure, Identity, IdentityChange, Key, Object, Plan, Watch,
 };
 use coracle_store::{Entry, Listing, Revision, Store, StoreError, WatchEvent};
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use futures::FutureExt;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::catalog::{Catalog, decode, metadata};
+use crate::catalog::{Catalog, decode, identity};
+use crate::clock::{self, Clock};
 use crate::executor::{Executor, Report};
-use crate::index::{Index, RowNumber, identity_of, is_collected};
+use crate::index::{Index, RowNumber, Ties, identity_of};
+use crate::metrics::Metrics;
 use crate::observer::Observer;
 use crate::queue::{Outcome, Queue};
 use crate::view::View;
 
 /// Plans being carried out at once.
 const MOST_RUNNING: usize = 256;
-/// Keys run before the loop looks for changes again, so that reactions stay quick under load.
+/// Keys run before the loop looks for changes again, and how long that may take, so that reactions stay quick under load.
 const RUNS_PER_TURN: usize = 128;
+const TURN: Duration = Duration::from_millis(5);
+/// How long to wait after a panic, so that one that repeats does not keep the machine busy.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A controller's number in the table, and a key of its.
 type Job = (usize, Key);
@@ -46,7 +52,9 @@ struct Interest {
 struct Finished {
     job: Job,
     report: Report,
-    requeue_after: Option<std::time::Duration>,
+    requeue_after: Option<Duration>,
+    rest: Option<Duration>,
+    began: Instant,
 }
 
 /// What the loop woke up for.
@@ -74,6 +82,8 @@ pub(crate) struct Runner {
     position: Revision,
     running: usize,
     rng: StdRng,
+    metrics: Metrics,
+    clock: Clock,
     finished: mpsc::Sender<Box<Finished>>,
     results: mpsc::Receiver<Box<Finished>>,
 }
@@ -83,7 +93,8 @@ impl Runner {
         store: Arc<dyn Store>,
         executor: Executor,
         config: Config,
-        seed: u64,
+        (seed, clock): (u64, Clock),
+        metrics: Metrics,
         tasks: TaskTracker,
     ) -> Self {
         let catalog = Catalog::new(KINDS);
@@ -115,12 +126,14 @@ impl Runner {
             catalog,
             interests,
             everything,
-            index: Index::new(Timestamp::now()),
+            index: Index::new(clock.now()),
             queue: Queue::new(),
             failures: HashMap::new(),
             position: Revision::ZERO,
             running: 0,
             rng: StdRng::seed_from_u64(seed),
+            metrics,
+            clock,
             finished,
             results,
         }
@@ -129,13 +142,18 @@ impl Runner {
     /// Runs until `stop`, or until the store closes.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            match self.observe(&stop).await {
+            match AssertUnwindSafe(self.observe(&stop)).catch_unwind().await {
                 // The watches fell behind or lost their history: start over from lists.
-                Err(StoreError::TooSlow | StoreError::Compacted { .. }) => {
-                    tracing::warn!("the manager's watches fell behind; starting over")
+                Ok(Err(StoreError::TooSlow | StoreError::Compacted { .. })) => {
+                    tracing::warn!("the manager's watches fell behind; starting over");
                 }
-                Err(error) => return tracing::info!(%error, "the controllers stop: the store is closed"),
-                Ok(()) => return,
+                Ok(Err(error)) => return tracing::info!(%error, "the controllers stop: the store is closed"),
+                Ok(Ok(())) => return,
+                Err(_) => {
+                    self.metrics.panics.inc();
+                    tracing::error!("the controllers' loop panicked; it starts over with what the store holds");
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         }
     }
@@ -143,10 +161,10 @@ impl Runner {
     async fn observe(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
         let store = Arc::clone(&self.store);
         let (mut observer, listings) = Observer::open(store.as_ref(), &self.catalog)?;
-        self.index = Index::new(Timestamp::now());
+        self.index = Index::new(self.clock.now());
         self.take_lists(listings).await;
         for (number, controller) in CONTROLLERS.iter().enumerate() {
-            (controller.initial_keys)().into_iter().for_each(|key| self.queue.add((number, key)));
+            (controller.initial_keys)().into_iter().for_each(|key| self.enqueue((number, key)));
         }
         loop {
             let (changes, revision) = observer.drain(store.as_ref())?;
@@ -155,7 +173,10 @@ impl Runner {
             }
             self.position = revision;
             self.queue.advance(revision);
-            self.queue.expire(Instant::now());
+            let now = clock::instant();
+            while let Some(job) = self.queue.expired(now) {
+                self.enqueue(job);
+            }
             self.dispatch();
             match self.select(stop).await {
                 Event::Look => {}
@@ -206,13 +227,22 @@ impl Runner {
         let kind = self.catalog.rows[row].kind.filter(|_| self.is_interesting(row, event.entry().key.object_name()));
         if let Some(kind) = kind {
             let (old, new) = (old.and_then(|entry| decode(kind, entry)), new.and_then(|entry| decode(kind, entry)));
-            self.index.touch(kind, &name, Timestamp::now());
+            self.index.touch(kind, &name, self.clock.now());
             self.index.apply_object(&name, old.as_ref(), new.as_ref());
-            self.take_identity(row, &name, old.as_ref().map(Object::meta), new.as_ref().map(Object::meta));
+            let (old_meta, new_meta) = (old.as_ref().map(Object::meta), new.as_ref().map(Object::meta));
+            if self.take_ties(row, &name, old_meta.map(Ties::from), new_meta.map(Ties::from)) {
+                let resource = Arc::clone(&self.catalog.rows[row].resource);
+                let identity = |meta| identity_of(&resource, meta);
+                self.tell_identity(old_meta.map(identity).as_ref(), new_meta.map(identity).as_ref());
+            }
             self.tell(row, Change { old: old.as_ref(), new: new.as_ref() });
         } else {
-            let (old, new) = (old.and_then(|entry| metadata(entry)), new.and_then(|entry| metadata(entry)));
-            self.take_identity(row, &name, old.as_ref(), new.as_ref());
+            let row_data = &self.catalog.rows[row];
+            let (old, new) =
+                (old.and_then(|entry| identity(row_data, entry)), new.and_then(|entry| identity(row_data, entry)));
+            if self.take_ties(row, &name, old.as_ref().map(Ties::from), new.as_ref().map(Ties::from)) {
+                self.tell_identity(old.as_ref(), new.as_ref());
+            }
         }
     }
 
@@ -221,86 +251,142 @@ impl Runner {
         !interest.all.is_empty() || interest.named.iter().any(|(_, name, _)| *name == object_name)
     }
 
-    fn take_identity(&mut self, row: RowNumber, name: &Arc<str>, old: Option<&ObjectMeta>, new: Option<&ObjectMeta>) {
-        self.index.apply_meta(row, name, old, new);
-        let shown = |meta: &&ObjectMeta| is_collected(meta) || meta.deletion_timestamp.is_some();
-        if new.is_some() && old.into_iter().chain(new).all(|meta| !shown(&meta)) {
-            return;
+    /// Takes in what ties an object to others; whether that means anything to them.
+    fn take_ties(&mut self, row: RowNumber, name: &Arc<str>, old: Option<Ties<'_>>, new: Option<Ties<'_>>) -> bool {
+        if old == new {
+            return false;
         }
-        let resource = Arc::clone(&self.catalog.rows[row].resource);
-        let (old, new) = (old.map(|meta| identity_of(&resource, meta)), new.map(|meta| identity_of(&resource, meta)));
-        let change = IdentityChange { old: old.as_ref(), new: new.as_ref() };
+        self.index.apply_ties(row, name, old, new);
+        new.is_none() || old.iter().chain(&new).any(Ties::shows)
+    }
+
+    fn tell_identity(&mut self, old: Option<&Identity>, new: Option<&Identity>) {
+        let change = IdentityChange { old, new };
+        let mut jobs = Vec::new();
         let view = View { store: self.store.as_ref(), catalog: &self.catalog, index: &self.index };
         for (controller, map) in &self.everything {
-            map(change, &view).into_iter().for_each(|key| self.queue.add((*controller, key)));
+            let keys = guarded(&self.metrics, *controller, &change, || map(change, &view));
+            jobs.extend(keys.unwrap_or_default().into_iter().map(|key| (*controller, key)));
         }
+        jobs.into_iter().for_each(|job| self.enqueue(job));
     }
 
     fn tell(&mut self, row: RowNumber, change: Change<'_>) {
         let view = View { store: self.store.as_ref(), catalog: &self.catalog, index: &self.index };
         let interest = &self.interests[row];
-        for (controller, map) in &interest.all {
-            map(change, &view).into_iter().for_each(|key| self.queue.add((*controller, key)));
-        }
         let object_name = change.latest().and_then(|object| object.meta().name.as_deref()).unwrap_or_default();
-        for (controller, _, map) in interest.named.iter().filter(|(_, name, _)| *name == object_name) {
-            map(change, &view).into_iter().for_each(|key| self.queue.add((*controller, key)));
+        let named = interest.named.iter().filter(|(_, name, _)| *name == object_name);
+        let maps = interest.all.iter().copied().chain(named.map(|(controller, _, map)| (*controller, *map)));
+        let mut jobs = Vec::new();
+        for (controller, map) in maps {
+            let keys = guarded(&self.metrics, controller, &change, || map(change, &view));
+            jobs.extend(keys.unwrap_or_default().into_iter().map(|key| (controller, key)));
+        }
+        jobs.into_iter().for_each(|job| self.enqueue(job));
+    }
+
+    fn enqueue(&mut self, job: Job) {
+        let metrics = self.metrics.controller(job.0);
+        if self.queue.add(job) {
+            metrics.adds.inc();
+            metrics.depth.inc();
         }
     }
 
     /// Runs keys that are in line, as far as there are workers.
     fn dispatch(&mut self) {
+        let begin = clock::instant();
         for _ in 0..RUNS_PER_TURN {
-            if self.running == MOST_RUNNING {
+            if self.running == MOST_RUNNING || clock::instant().duration_since(begin) >= TURN {
                 return;
             }
             let Some(job) = self.queue.pop() else { return };
-            let controller = &CONTROLLERS[job.0];
-            let view = View { store: self.store.as_ref(), catalog: &self.catalog, index: &self.index };
-            let mut context = Context {
-                cache: &view,
-                now: Timestamp::now(),
-                rng: &mut self.rng,
-                config: &self.config,
-                failure: self.failures.get(&job),
-            };
-            let plan = (controller.reconcile)(&mut context, &job.1);
-            if plan.writes() {
-                self.start(job, controller.name, plan.steps, plan.requeue_after);
-                continue;
-            }
-            for step in plan.steps {
-                if let coracle_controllers::Action::Tell(note) = step.action {
-                    self.executor.tell(controller.name, note);
-                }
-            }
-            self.failures.remove(&job);
-            let outcome = Outcome { requeue_after: plan.requeue_after, ..Outcome::default() };
-            self.queue.done(&job, outcome, Instant::now());
+            self.metrics.controller(job.0).depth.dec();
+            self.run_job(job);
         }
     }
 
-    fn start(&mut self, job: Job, name: &'static str, steps: Vec<Step>, requeue_after: Option<std::time::Duration>) {
+    fn run_job(&mut self, job: Job) {
+        let began = clock::instant();
+        let Some(plan) = self.plan(&job) else {
+            return self.done(&job, Outcome { failed: true, ..Outcome::default() }, began);
+        };
+        let name = CONTROLLERS[job.0].name;
+        if plan.writes() {
+            return self.start(job, name, plan, began);
+        }
+        for step in plan.steps {
+            if let coracle_controllers::Action::Tell(note) = step.action {
+                self.executor.tell(name, note);
+            }
+        }
+        self.failures.remove(&job);
+        self.done(&job, Outcome { requeue_after: plan.requeue_after, ..Outcome::default() }, began);
+    }
+
+    /// What the controller wants written; nothing if it panicked.
+    fn plan(&mut self, job: &Job) -> Option<Plan> {
+        let view = View { store: self.store.as_ref(), catalog: &self.catalog, index: &self.index };
+        let mut context = Context {
+            cache: &view,
+            now: self.clock.now(),
+            rng: &mut self.rng,
+            config: &self.config,
+            failure: self.failures.get(job),
+        };
+        guarded(&self.metrics, job.0, &job.1, || (CONTROLLERS[job.0].reconcile)(&mut context, &job.1))
+    }
+
+    fn done(&mut self, job: &Job, outcome: Outcome, began: Instant) {
+        let now = clock::instant();
+        let metrics = self.metrics.controller(job.0);
+        metrics.worked(now.duration_since(began));
+        if outcome.failed {
+            metrics.retries.inc();
+        }
+        if self.queue.done(job, outcome, now) {
+            metrics.adds.inc();
+            metrics.depth.inc();
+        }
+    }
+
+    fn start(&mut self, job: Job, name: &'static str, plan: Plan, began: Instant) {
         self.running += 1;
         let (executor, finished) = (self.executor.clone(), self.finished.clone());
         self.tasks.spawn(async move {
-            let report = executor.carry_out(name, steps).await;
+            let work = AssertUnwindSafe(executor.carry_out(name, plan.steps, plan.pace)).catch_unwind();
+            let report = work.await.unwrap_or_else(|_| {
+                tracing::error!(controller = name, key = %job.1, "carrying out a plan panicked");
+                Report { refused: true, ..Report::default() }
+            });
+            let done = Finished { job, report, requeue_after: plan.requeue_after, rest: plan.rest, began };
             // The channel has room for every running plan; it is closed only when the loop is gone.
-            let _ = finished.send(Box::new(Finished { job, report, requeue_after })).await;
+            let _ = finished.send(Box::new(done)).await;
         });
     }
 
     fn settle(&mut self, finished: Finished) {
         self.running -= 1;
-        let Finished { job, report, requeue_after } = finished;
+        let Finished { job, report, requeue_after, rest, began } = finished;
         match report.failure {
             Some(failure) => drop(self.failures.insert(job.clone(), failure)),
             None => drop(self.failures.remove(&job)),
         }
         // Whatever was written is visible at the store's present revision.
         let written = report.wrote.then(|| self.store.revision());
-        self.queue.done(&job, Outcome { written, requeue_after, failed: report.refused }, Instant::now());
+        let rest = rest.filter(|_| !report.refused);
+        self.done(&job, Outcome { written, requeue_after, rest, failed: report.refused }, began);
     }
+}
+
+/// Calls into a controller. A panic there is its own affair: it is logged and counted, and all else goes on.
+fn guarded<T>(metrics: &Metrics, controller: usize, about: &dyn Debug, call: impl FnOnce() -> T) -> Option<T> {
+    let result = catch_unwind(AssertUnwindSafe(call));
+    if result.is_err() {
+        metrics.panics.inc();
+        tracing::error!(controller = CONTROLLERS[controller].name, ?about, "a controller panicked");
+    }
+    result.ok()
 }
 
 /// Sleeps until a time; for ever without one.
@@ -319,4 +405,18 @@ pub(crate) fn followed() -> Vec<coracle_controllers::Kind> {
         Watch::Everything(_) => None,
     });
     kinds.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_one_keys_own_affair() {
+        let metrics = Metrics::default();
+        let key = Key::new("ns", "n");
+        assert_eq!(guarded(&metrics, 0, &key, || 7), Some(7));
+        assert_eq!(guarded::<()>(&metrics, 0, &key, || panic!("a controller's mistake")), None);
+        assert_eq!(metrics.panics.get(), 1);
+    }
 }

@@ -1,12 +1,14 @@
 //! Runs the scheduler: changes of nodes, pods, namespaces and budgets in, decisions out, many bindings under way at once.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coracle_controllers::{Kind, Object};
 use coracle_scheduler::labels::{LabelQuery, Labels};
 use coracle_scheduler::{Budget, Change, Decision, NodeInfo, PodInfo, PodRef, Profile, ProfileError, Scheduler, Uid};
 use coracle_store::{Collection, ListRange, Revision, Store, StoreError, Watch, WatchEvent};
+use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use rand::{SeedableRng, rngs::StdRng};
@@ -16,11 +18,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::binder::{Binder, Carried, Preempt};
 use crate::catalog::decode;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
 
 /// Decisions being carried out at once: the store commits them in groups, so many are cheaper than few.
 const MOST_RUNNING: usize = 512;
 /// Decisions made before changes are looked for again.
 const DECISIONS_PER_TURN: usize = 128;
+/// How long to wait after a panic, so that one that repeats does not keep the machine busy.
+const PAUSE: Duration = Duration::from_secs(1);
 /// What the scheduler follows. Nodes and namespaces come first, so that pods find them.
 const FOLLOWED: [Kind; 4] = [Kind::Namespace, Kind::Node, Kind::PodDisruptionBudget, Kind::Pod];
 
@@ -36,6 +42,8 @@ pub(crate) struct Scheduling {
     scheduler: Scheduler<StdRng>,
     profiles: Vec<Profile>,
     seed: u64,
+    clock: Clock,
+    metrics: Metrics,
     binder: Binder,
     tasks: TaskTracker,
     collections: Vec<(Kind, Collection)>,
@@ -50,7 +58,8 @@ impl Scheduling {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         profiles: Vec<Profile>,
-        seed: u64,
+        (seed, clock): (u64, Clock),
+        metrics: Metrics,
         binder: Binder,
         tasks: TaskTracker,
     ) -> Result<Self, ProfileError> {
@@ -61,6 +70,8 @@ impl Scheduling {
             scheduler: Scheduler::new(profiles.clone(), StdRng::seed_from_u64(seed))?,
             profiles,
             seed,
+            clock,
+            metrics,
             binder,
             tasks,
             collections: FOLLOWED.into_iter().map(collection).collect(),
@@ -75,15 +86,20 @@ impl Scheduling {
     /// Runs until `stop`, or until the store closes.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            match self.follow(&stop).await {
-                Err(StoreError::TooSlow | StoreError::Compacted { .. }) => {
+            match AssertUnwindSafe(self.follow(&stop)).catch_unwind().await {
+                Ok(Err(StoreError::TooSlow | StoreError::Compacted { .. })) => {
                     tracing::warn!("the scheduler's watches fell behind; starting over");
-                    if !self.start_over().await {
-                        return;
-                    }
                 }
-                Err(error) => return tracing::info!(%error, "the scheduler stops: the store is closed"),
-                Ok(()) => return,
+                Ok(Err(error)) => return tracing::info!(%error, "the scheduler stops: the store is closed"),
+                Ok(Ok(())) => return,
+                Err(_) => {
+                    self.metrics.panics.inc();
+                    tracing::error!("the scheduler panicked; it starts over with what the store holds");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            if !self.start_over().await {
+                return;
             }
         }
     }
@@ -130,6 +146,7 @@ impl Scheduling {
             }
             self.position = revision;
             self.decide();
+            self.metrics.scheduler.pending(self.scheduler.queue_lengths());
             if !self.wait(stop).await {
                 return Ok(());
             }
@@ -138,7 +155,7 @@ impl Scheduling {
 
     /// Waits for something to do; whether to go on.
     async fn wait(&mut self, stop: &CancellationToken) -> bool {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let room = self.running < MOST_RUNNING;
         let timer = self.scheduler.next_timer(now).filter(|_| room);
         let store = Arc::clone(&self.store);
@@ -162,10 +179,13 @@ impl Scheduling {
         self.running -= 1;
         let change = match result {
             None => return,
-            Some(Failed::Bind(uid)) => Change::BindFailed(uid),
+            Some(Failed::Bind(uid)) => {
+                self.metrics.scheduler.errors.inc();
+                Change::BindFailed(uid)
+            }
             Some(Failed::Preemption(uid)) => Change::PreemptionFailed(uid),
         };
-        self.scheduler.handle(change, Timestamp::now());
+        self.scheduler.handle(change, self.clock.now());
     }
 
     fn take(&mut self, kind: Kind, event: &WatchEvent) {
@@ -175,7 +195,7 @@ impl Scheduling {
         };
         let Some(object) = decode(kind, entry) else { return };
         if let Some(change) = self.change_of(&object, gone) {
-            self.scheduler.handle(change, Timestamp::now());
+            self.scheduler.handle(change, self.clock.now());
         }
     }
 
@@ -263,9 +283,25 @@ impl Scheduling {
             if self.running == MOST_RUNNING {
                 return;
             }
-            let Some(decision) = self.scheduler.poll(Timestamp::now()) else { return };
+            let begin = Instant::now();
+            let Some(decision) = self.scheduler.poll(self.clock.now()) else { return };
+            self.count(&decision, begin.elapsed());
             self.carry_out(decision);
         }
+    }
+
+    fn count(&self, decision: &Decision, took: Duration) {
+        let metrics = &self.metrics.scheduler;
+        metrics.algorithm_duration.observe(took.as_secs_f64());
+        let attempts = match decision {
+            Decision::Bind { .. } => &metrics.scheduled,
+            Decision::Unschedulable { .. } => &metrics.unschedulable_attempts,
+            Decision::Preempt { .. } => {
+                metrics.preemptions.inc();
+                &metrics.unschedulable_attempts
+            }
+        };
+        attempts.inc();
     }
 
     fn carry_out(&mut self, decision: Decision) {

@@ -44,10 +44,11 @@ impl Cluster {
             authorizer: Arc::new(BuiltInIdentities),
             admission: Chain::new(vec![Box::new(NamespaceLifecycle)]),
         });
-        let client = kube::Client::new(Door::new(api, User::authenticated("test", &[MASTERS])), "default");
+        let door = Door::new(api, User::authenticated("test", &[MASTERS]));
+        let client = kube::Client::new(door.clone(), "default");
         let stop = CancellationToken::new();
         let config = ManagerConfig { root_ca: "PEM".into(), seed: Some(1), ..ManagerConfig::default() };
-        let manager = tokio::spawn(Manager::run(Arc::clone(&store), client.clone(), config, stop.child_token()));
+        let manager = tokio::spawn(Manager::run(Arc::clone(&store), door, config, stop.child_token()));
         let cluster = Self { store, client, stop, manager };
         for name in ["default", "work"] {
             cluster.create_cluster::<Namespace>(json!({ "metadata": { "name": name } })).await;

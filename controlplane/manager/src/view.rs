@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use coracle_api::selector::Selector;
-use coracle_controllers::{Cache, Identity, Key, Kind, Lookup, Object, Scope};
+use coracle_controllers::{Cache, Identity, Key, Kind, Lookup, Object, Scope, Typed};
 use coracle_store::{ListRange, Store};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use crate::catalog::{Catalog, Row, decode, decode_once, metadata};
-use crate::index::{Index, RowNumber, identity_of};
+use crate::catalog::{Catalog, Row, decode, event_times, identity};
+use crate::index::{Index, Name, RowNumber};
 
-/// Kinds of which lists are read in passing: their decoded form is not kept, as nobody else asks for it.
-const PASSING: [Kind; 1] = [Kind::Event];
+/// Objects looked at in one go where the first few mostly tell.
+const PAGE: usize = 32;
 
 /// One look at the cluster.
 pub(crate) struct View<'a> {
@@ -28,11 +28,15 @@ impl View<'_> {
         decode(row.kind?, &entry)
     }
 
+    fn pods<'n>(&self, names: impl Iterator<Item = &'n Name>) -> Vec<Arc<Pod>> {
+        let Some(row) = self.catalog.of_kind(Kind::Pod) else { return Vec::new() };
+        names.filter_map(|name| Pod::from_object(self.read(row, name)?)).collect()
+    }
+
     fn identity_in(&self, row: RowNumber, name: &str) -> Option<Arc<Identity>> {
         let row = &self.catalog.rows[row];
         let entry = self.store.get(&key_in(row, name))?;
-        let meta = metadata(&entry)?;
-        Some(Arc::new(identity_of(&row.resource, &meta)))
+        identity(row, &entry).map(Arc::new)
     }
 }
 
@@ -54,8 +58,24 @@ impl Cache for View<'_> {
     fn list(&self, kind: Kind, namespace: Option<&str>) -> Vec<Object> {
         let Some(row) = self.catalog.of_kind(kind) else { return Vec::new() };
         let range = namespace.map(ListRange::namespace).unwrap_or_default();
-        let read = if PASSING.contains(&kind) { decode_once } else { decode };
-        self.store.list(&row.collection, &range).entries.iter().filter_map(|entry| read(kind, entry)).collect()
+        // Of Events only the age is asked for.
+        let read = |entry| if kind == Kind::Event { event_times(entry) } else { decode(kind, entry) };
+        self.store.list(&row.collection, &range).entries.iter().filter_map(|entry| read(entry)).collect()
+    }
+
+    fn any(&self, kind: Kind, test: &dyn Fn(&Object) -> bool) -> bool {
+        let Some(row) = self.catalog.of_kind(kind) else { return false };
+        let mut range = ListRange { limit: Some(PAGE), ..ListRange::all() };
+        loop {
+            let page = self.store.list(&row.collection, &range);
+            if page.entries.iter().filter_map(|entry| decode(kind, entry)).any(|object| test(&object)) {
+                return true;
+            }
+            range.start_after = page.entries.last().map(|entry| entry.key.name.to_string());
+            if page.remaining == 0 || range.start_after.is_none() {
+                return false;
+            }
+        }
     }
 
     fn owned_by(&self, kind: Kind, uid: &str) -> Vec<Object> {
@@ -74,14 +94,26 @@ impl Cache for View<'_> {
         candidates.iter().filter_map(|name| self.read(row, name)).filter(matches).collect()
     }
 
+    fn unmanaged(&self, kind: Kind, namespace: &str, selector: &Selector) -> Vec<Object> {
+        let is_orphan = |object: &Object| {
+            let mut owners = object.meta().owner_references.iter().flatten();
+            !owners.any(|owner| owner.controller == Some(true))
+        };
+        let matches = |object: &Object| selector.matches_opt(object.meta().labels.as_ref()) && is_orphan(object);
+        let Some(candidates) = self.index.unmanaged_candidates(kind, namespace, selector) else {
+            return self.list(kind, Some(namespace)).into_iter().filter(matches).collect();
+        };
+        let Some(row) = self.catalog.of_kind(kind) else { return Vec::new() };
+        candidates.iter().filter_map(|name| self.read(row, name)).filter(matches).collect()
+    }
+
     fn pods_on(&self, node: &str) -> Vec<Arc<Pod>> {
-        let Some(row) = self.catalog.of_kind(Kind::Pod) else { return Vec::new() };
-        let pods = self.index.on_node(node).filter_map(|name| self.read(row, name));
-        pods.filter_map(|object| match object {
-            Object::Pod(pod) => Some(pod),
-            _ => None,
-        })
-        .collect()
+        self.pods(self.index.on_node(node))
+    }
+
+    fn ended_pods(&self, more_than: usize) -> Option<Vec<Arc<Pod>>> {
+        let ended = self.index.ended();
+        (ended.len() > more_than).then(|| self.pods(ended.iter())).filter(|pods| pods.len() > more_than)
     }
 
     fn changed_at(&self, kind: Kind, key: &Key) -> Timestamp {
@@ -96,10 +128,8 @@ impl Cache for View<'_> {
             (Scope::Namespaced, namespace) => namespace,
         };
         let entry = self.store.get(&row.collection.key(namespace, &owner.name));
-        match entry.and_then(|entry| metadata(&entry)) {
-            Some(meta) if meta.uid.as_deref() == Some(&owner.uid) => {
-                Lookup::Found(Arc::new(identity_of(&row.resource, &meta)))
-            }
+        match entry.and_then(|entry| identity(row, &entry)) {
+            Some(found) if found.uid == owner.uid => Lookup::Found(Arc::new(found)),
             _ => Lookup::Absent,
         }
     }
@@ -120,8 +150,7 @@ impl Cache for View<'_> {
             let range = ListRange { limit: Some(limit - found.len()), ..ListRange::namespace(namespace) };
             if found.len() < limit {
                 let entries = self.store.list(&row.collection, &range).entries;
-                let metas = entries.iter().filter_map(|entry| metadata(entry));
-                found.extend(metas.map(|meta| Arc::new(identity_of(&row.resource, &meta))));
+                found.extend(entries.iter().filter_map(|entry| identity(row, entry)).map(Arc::new));
             }
         }
         found

@@ -9,6 +9,7 @@ mod kubeconfig;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_apiserver::admission::Chain;
 use coracle_apiserver::admission::certificate_requests::CertificateRequests;
@@ -51,6 +52,8 @@ pub struct ServerConfig {
     pub node_ports: std::ops::RangeInclusive<u16>,
     /// More names and addresses by which clients reach the API.
     pub extra_names: Vec<String>,
+    /// How long superseded states are kept, for watches and lists that ask for the past.
+    pub history: Duration,
 }
 
 impl ServerConfig {
@@ -66,6 +69,8 @@ impl ServerConfig {
             service_range: Ipv4Net::new_assert([10, 43, 0, 0].into(), 16),
             node_ports: 30_000..=32_767,
             extra_names: Vec::new(),
+            // Kubernetes compacts etcd every five minutes, and clients live with that.
+            history: Duration::from_secs(5 * 60),
         }
     }
 }
@@ -123,7 +128,8 @@ impl Server {
         let (listener, address) = bind(&config).await?;
         let files = Files::open(&config.data_dir)?;
         let dir = files.store_dir();
-        let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&dir, Options::default())).await;
+        let options = Options { keep_history: Some(config.history), ..Options::default() };
+        let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&dir, options)).await;
         let store: Arc<dyn Store> = match opened {
             Ok(store) => Arc::new(store?),
             Err(join) => return Err(ServerError::Bootstrap(join.to_string())),
@@ -153,14 +159,17 @@ impl Server {
     }
 
     fn start_manager(&self, config: &ServerConfig, ca_certificate: String) {
+        let metrics = coracle_manager::Metrics::default();
+        self.api.add_metrics(Arc::clone(metrics.registry()));
         let manager = coracle_manager::ManagerConfig {
             cluster_cidr: config.pod_range,
             node_prefix: config.node_prefix,
             root_ca: ca_certificate,
+            metrics,
             ..coracle_manager::ManagerConfig::default()
         };
-        let (store, client, stop) = (Arc::clone(&self.store), self.client(), self.stop.child_token());
-        self.tasks.spawn(coracle_manager::Manager::run(store, client, manager, stop));
+        let (store, stop) = (Arc::clone(&self.store), self.stop.child_token());
+        self.tasks.spawn(coracle_manager::Manager::run(store, self.door(), manager, stop));
     }
 
     /// A client inside the process that may do everything.
@@ -177,6 +186,18 @@ impl Server {
 
     fn client_as(&self, user: User) -> kube::Client {
         kube::Client::new(Door::new(Arc::clone(&self.api), user), "default")
+    }
+
+    /// The API's door for the administrator, for callers inside the process that bring their own requests.
+    #[must_use]
+    pub fn door(&self) -> Door {
+        Door::new(Arc::clone(&self.api), User::authenticated("system:coracle", &[MASTERS]))
+    }
+
+    /// Where the objects are, for readers inside the process.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
     /// How the API reaches agents. Set once.

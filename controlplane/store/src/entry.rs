@@ -64,6 +64,12 @@ impl Entry {
         }
     }
 
+    /// The decoded form, if there is one and it is of this type.
+    #[must_use]
+    pub fn known_as<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.known()?.downcast::<T>().ok()
+    }
+
     fn known(&self) -> Option<Decoded> {
         let known = self.decoded.read().clone()?;
         self.asked.store(true, Ordering::Relaxed);

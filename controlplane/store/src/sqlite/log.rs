@@ -90,6 +90,8 @@ impl Log {
         let folder = Folder::start(&path)?;
         let mut log = Self::load(connection, path, Some(dir), options)?;
         log.folder = Some(folder);
+        // The first readers decode everything.
+        log.forgetter.written(Duration::ZERO);
         Ok(log)
     }
 
