@@ -1,10 +1,10 @@
 //! Kinds beside the store: which collection a kind lives in, and the way between an object and its stored text.
 //! It never decides whether a write is allowed.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use coracle_api::kind::{DecodeError, Decoded, Kind, Object, Storage};
+use coracle_api::kind::{DecodeError, Decoded, Kind, Object, Shared, Storage};
 use coracle_api::{ApiError, KINDS, managed};
 use coracle_store::{Collection, Entry, Key, Revision, Value};
 
@@ -63,7 +63,7 @@ impl Registry {
 pub struct Stored {
     /// As the store has it.
     pub entry: Arc<Entry>,
-    shared: Arc<dyn std::any::Any + Send + Sync>,
+    shared: OnceLock<Shared>,
     kind: &'static Kind,
 }
 
@@ -73,27 +73,30 @@ impl Stored {
     /// # Errors
     /// The store holds a text that this server did not write.
     pub fn of(kind: &'static Kind, entry: Arc<Entry>) -> Result<Self, ApiError> {
-        let shared = match kind.info.storage {
-            Storage::Own | Storage::Never => entry.decoded_any(|bytes| kind.decode_shared(bytes)),
-            // The shared slot belongs to the kind that is stored.
-            Storage::SharedWith { from_stored, .. } => {
-                from_stored(&managed::without(&entry.bytes)).and_then(|text| kind.decode_shared(&text))
-            }
-        }
-        .map_err(|e| unreadable(&entry, &e))?;
-        Ok(Self { entry, shared, kind })
+        let shared = decode_entry(kind, &entry).map_err(|e| unreadable(&entry, &e))?;
+        Ok(Self { entry, shared: OnceLock::from(shared), kind })
+    }
+
+    /// What this server has just written. It is decoded only if somebody asks: most answers are the text alone.
+    pub(crate) fn written(kind: &'static Kind, entry: Arc<Entry>) -> Self {
+        Self { entry, shared: OnceLock::new(), kind }
+    }
+
+    fn shared(&self) -> &Shared {
+        let decode = || decode_entry(self.kind, &self.entry).expect("this server made the text from such an object");
+        self.shared.get_or_init(decode)
     }
 
     /// The object.
     #[must_use]
     pub fn object(&self) -> &dyn Object {
-        self.kind.object(&self.shared).expect("the entry was decoded as this kind")
+        self.kind.object(self.shared()).expect("the entry was decoded as this kind")
     }
 
     /// The object as its own type.
     #[must_use]
     pub fn typed<T: coracle_api::Resource>(&self) -> Option<&T> {
-        self.shared.downcast_ref()
+        self.shared().downcast_ref()
     }
 
     /// The text in this kind's version.
@@ -108,6 +111,16 @@ impl Stored {
     #[must_use]
     pub fn managed(&self) -> Option<&[u8]> {
         managed::field(&self.entry.bytes)
+    }
+}
+
+fn decode_entry(kind: &Kind, entry: &Entry) -> Result<Shared, DecodeError> {
+    match kind.info.storage {
+        Storage::Own | Storage::Never => entry.decoded_any(|bytes| kind.decode_shared(bytes)),
+        // The shared slot belongs to the kind that is stored.
+        Storage::SharedWith { from_stored, .. } => {
+            from_stored(&managed::without(&entry.bytes)).and_then(|text| kind.decode_shared(&text))
+        }
     }
 }
 

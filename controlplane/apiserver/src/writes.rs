@@ -347,7 +347,7 @@ pub(crate) async fn commit(call: &Call<'_>, op: Op, effects: Vec<Op>) -> Result<
     match call.api.store.commit(ops, durability).await {
         Ok(entries) => {
             let entry = Arc::clone(entries.first().expect("each operation has its entry"));
-            Ok(Committed::Done(Stored::of(call.kind(), entry)?))
+            Ok(Committed::Done(Stored::written(call.kind(), entry)))
         }
         Err(StoreError::AlreadyExists { current } | StoreError::Conflict { current }) => {
             Ok(if current.key == key { Committed::Lost } else { Committed::EffectLost })
