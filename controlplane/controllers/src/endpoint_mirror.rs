@@ -1,8 +1,6 @@
 //! Mirrors Endpoints that users write for Services without a selector into EndpointSlices
 //! (pkg/controller/endpointslicemirroring).
 
-use std::collections::BTreeMap;
-
 use coracle_api::selector::Selector;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
@@ -13,7 +11,7 @@ use crate::endpoints::{LEADER, MANAGED_BY as WRITTEN_HERE};
 use crate::meta::{MetaExt, controller_reference};
 use crate::object::{Kind, Typed};
 use crate::plan::{Action, Plan};
-use crate::slices::{Frame, Group, MANAGED_BY, Port, SERVICE_NAME, Wanted, identity, plan_slices};
+use crate::slices::{Frame, Group, Port, Wanted, identity, own_labels, plan_slices, service_of};
 use crate::table::{Change, Context, Controller, Key, Watch, itself, no_keys};
 
 pub(crate) const CONTROLLER: Controller = Controller {
@@ -34,20 +32,12 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const MOST_ADDRESSES: usize = 1000;
 
 fn of_slice(change: Change<'_>, _: &dyn Cache) -> Vec<Key> {
-    let Some(slice) = change.latest().map(|object| object.meta()) else { return Vec::new() };
-    let labels = slice.label_map();
-    match labels.get(SERVICE_NAME) {
-        Some(service) if labels.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER) => {
-            vec![Key::new(slice.namespace(), service)]
-        }
-        _ => Vec::new(),
-    }
+    service_of(change, MANAGER)
 }
 
 fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     let mut plan = Plan::none();
-    let own: BTreeMap<String, String> =
-        [(SERVICE_NAME.to_owned(), key.name.to_string()), (MANAGED_BY.to_owned(), MANAGER.to_owned())].into();
+    let own = own_labels(&key.name, MANAGER);
     let existing = context.cache.matching::<EndpointSlice>(&key.namespace, &Selector::from_map(&own));
     let service =
         context.cache.one::<Service>(&key.namespace, &key.name).filter(|service| selector_of(service).is_none());
@@ -129,6 +119,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Model, labels, meta};
+    use crate::slices::MANAGED_BY;
 
     fn endpoints() -> Endpoints {
         let address = |ip: &str| EndpointAddress { ip: ip.into(), ..EndpointAddress::default() };

@@ -16,7 +16,7 @@ use crate::meta::{MetaExt, controller_reference};
 use crate::object::Kind;
 use crate::plan::Plan;
 use crate::pods::{is_ready, node_name};
-use crate::slices::{Frame, Group, MANAGED_BY, Port, SERVICE_NAME, Wanted, identity, plan_slices};
+use crate::slices::{Frame, Group, Port, Wanted, identity, own_labels, plan_slices, service_of};
 use crate::table::{Change, Context, Controller, Key, Watch, itself, no_keys};
 
 pub(crate) const CONTROLLER: Controller = Controller {
@@ -35,14 +35,7 @@ const MANAGER: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 fn of_slice(change: Change<'_>, _: &dyn Cache) -> Vec<Key> {
-    let Some(slice) = change.latest().map(|object| object.meta()) else { return Vec::new() };
-    let labels = slice.label_map();
-    match labels.get(SERVICE_NAME) {
-        Some(service) if labels.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER) => {
-            vec![Key::new(slice.namespace(), service)]
-        }
-        _ => Vec::new(),
-    }
+    service_of(change, MANAGER)
 }
 
 /// A node's zone is in its pods' endpoints; services are looked at again when it changes.
@@ -71,8 +64,7 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     }
     let pods = pods_behind(&service, context.cache, Ending::Include);
     let wanted = wanted(&service, &pods, context.cache);
-    let own: BTreeMap<String, String> =
-        [(SERVICE_NAME.to_owned(), service.name().to_owned()), (MANAGED_BY.to_owned(), MANAGER.to_owned())].into();
+    let own = own_labels(service.name(), MANAGER);
     let existing = context.cache.matching::<EndpointSlice>(service.namespace(), &Selector::from_map(&own));
     let frame = Frame {
         namespace: service.namespace().to_owned(),
@@ -151,6 +143,7 @@ mod tests {
     use crate::backends::tests::service;
     use crate::model::Model;
     use crate::model::pods::{PodBuilder, pod};
+    use crate::slices::{MANAGED_BY, SERVICE_NAME};
 
     const READY: &str = "2026-01-01T00:30:00Z";
 

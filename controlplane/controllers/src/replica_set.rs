@@ -10,8 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::cache::Cache;
 use crate::meta::MetaExt;
 use crate::object::Kind;
-use crate::plan::{Action, Plan};
-use crate::replicas::{COUNTING_REST, Counts, Replicas, desired_replicas, failure_reason, keys_of_pod, pods_per_node};
+use crate::plan::{Action, Failure, Plan};
+use crate::replicas::{
+    COUNTING_REST, Counts, ReplicaCondition, Replicas, desired_replicas, keys_of_pod, pods_per_node, with_failure,
+};
 use crate::table::{Change, Context, Controller, Key, Watch, itself, no_keys};
 
 pub(crate) const CONTROLLER: Controller = Controller {
@@ -46,7 +48,7 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
         ranks: related_pods,
     };
     let (mut plan, counts) = replicas.reconcile(context);
-    let status = status(&set, counts, failure_reason(context.failure), context.now);
+    let status = status(&set, counts, context.failure, context.now);
     let scales = plan.writes();
     if set.status.as_ref() != Some(&status) {
         let mut changed = set.as_ref().clone();
@@ -59,26 +61,8 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     plan
 }
 
-fn status(
-    set: &ReplicaSet,
-    counts: Counts,
-    failure: Option<(&'static str, String)>,
-    now: Timestamp,
-) -> ReplicaSetStatus {
-    let old = set.status.clone().unwrap_or_default();
-    let mut conditions = old.conditions.unwrap_or_default();
-    let had_failure = conditions.iter().any(|condition| condition.type_ == "ReplicaFailure");
-    match failure {
-        Some((reason, message)) if !had_failure => conditions.push(ReplicaSetCondition {
-            type_: "ReplicaFailure".into(),
-            status: "True".into(),
-            last_transition_time: Some(Time(now)),
-            reason: Some(reason.into()),
-            message: Some(message),
-        }),
-        Some(_) => {}
-        None => conditions.retain(|condition| condition.type_ != "ReplicaFailure"),
-    }
+fn status(set: &ReplicaSet, counts: Counts, failure: Option<&Failure>, now: Timestamp) -> ReplicaSetStatus {
+    let old = set.status.as_ref().and_then(|status| status.conditions.clone());
     let nonzero = |count: i32| (count != 0).then_some(count);
     ReplicaSetStatus {
         replicas: counts.replicas,
@@ -87,7 +71,7 @@ fn status(
         available_replicas: nonzero(counts.available),
         terminating_replicas: Some(counts.terminating),
         observed_generation: set.metadata.generation,
-        conditions: (!conditions.is_empty()).then_some(conditions),
+        conditions: with_failure(old, failure, now),
     }
 }
 
@@ -100,6 +84,22 @@ fn related_pods(set: &ReplicaSet, cache: &dyn Cache) -> HashMap<String, usize> {
     pods_per_node(managed.map(|sibling| sibling.uid()), cache)
 }
 
+impl ReplicaCondition for ReplicaSetCondition {
+    fn type_(&self) -> &str {
+        &self.type_
+    }
+
+    fn of(type_: &str, reason: &str, message: String, now: Timestamp) -> Self {
+        Self {
+            type_: type_.into(),
+            status: "True".into(),
+            last_transition_time: Some(Time(now)),
+            reason: Some(reason.into()),
+            message: Some(message),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::apps::v1::ReplicaSetSpec;
@@ -110,7 +110,7 @@ mod tests {
     use crate::model::pods::{PodBuilder, pod};
     use crate::model::{Model, labels, meta, time};
     use crate::object::Object;
-    use crate::plan::{FailedVerb, Failure};
+    use crate::plan::FailedVerb;
 
     const READY: &str = "2026-01-01T00:30:00Z";
 

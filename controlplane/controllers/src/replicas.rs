@@ -168,14 +168,35 @@ pub(crate) fn delete_step<O: Typed>(owner: &O, pod: Arc<Pod>) -> Step {
     }
 }
 
-/// The reason of the condition ReplicaFailure that the last run's refused write calls for.
-pub(crate) fn failure_reason(failure: Option<&Failure>) -> Option<(&'static str, String)> {
-    let failure = failure?;
-    match failure.verb {
+/// A condition of an owner's status, which may be ReplicaFailure.
+pub(crate) trait ReplicaCondition: Sized {
+    /// The type of the condition.
+    fn type_(&self) -> &str;
+    /// A condition that is True.
+    fn of(type_: &str, reason: &str, message: String, now: Timestamp) -> Self;
+}
+
+const REPLICA_FAILURE: &str = "ReplicaFailure";
+
+/// The conditions with ReplicaFailure as the last run's refused write calls for it. One that stands keeps its words and its
+/// time until a run goes well.
+pub(crate) fn with_failure<C: ReplicaCondition>(
+    old: Option<Vec<C>>,
+    failure: Option<&Failure>,
+    now: Timestamp,
+) -> Option<Vec<C>> {
+    let mut conditions = old.unwrap_or_default();
+    let reason = failure.and_then(|failure| match failure.verb {
         FailedVerb::Create => Some(("FailedCreate", failure.message.clone())),
         FailedVerb::Delete => Some(("FailedDelete", failure.message.clone())),
         FailedVerb::Change => None,
+    });
+    match reason {
+        None => conditions.retain(|condition| condition.type_() != REPLICA_FAILURE),
+        Some(_) if conditions.iter().any(|condition| condition.type_() == REPLICA_FAILURE) => {}
+        Some((reason, message)) => conditions.push(C::of(REPLICA_FAILURE, reason, message, now)),
     }
+    (!conditions.is_empty()).then_some(conditions)
 }
 
 /// The active pods that `owners` manage, per node.

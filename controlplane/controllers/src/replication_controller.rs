@@ -10,8 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::cache::Cache;
 use crate::meta::MetaExt;
 use crate::object::Kind;
-use crate::plan::{Action, Plan};
-use crate::replicas::{COUNTING_REST, Counts, Replicas, desired_replicas, failure_reason, keys_of_pod, pods_per_node};
+use crate::plan::{Action, Failure, Plan};
+use crate::replicas::{
+    COUNTING_REST, Counts, ReplicaCondition, Replicas, desired_replicas, keys_of_pod, pods_per_node, with_failure,
+};
 use crate::table::{Change, Context, Controller, Key, Watch, itself, no_keys};
 
 pub(crate) const CONTROLLER: Controller = Controller {
@@ -50,7 +52,7 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
         ranks: own_pods,
     };
     let (mut plan, counts) = replicas.reconcile(context);
-    let status = status(&controller, counts, failure_reason(context.failure), context.now);
+    let status = status(&controller, counts, context.failure, context.now);
     let scales = plan.writes();
     if controller.status.as_ref() != Some(&status) {
         let mut changed = controller.as_ref().clone();
@@ -70,23 +72,10 @@ fn own_pods(controller: &ReplicationController, cache: &dyn Cache) -> HashMap<St
 fn status(
     controller: &ReplicationController,
     counts: Counts,
-    failure: Option<(&'static str, String)>,
+    failure: Option<&Failure>,
     now: Timestamp,
 ) -> ReplicationControllerStatus {
-    let old = controller.status.clone().unwrap_or_default();
-    let mut conditions = old.conditions.unwrap_or_default();
-    let had_failure = conditions.iter().any(|condition| condition.type_ == "ReplicaFailure");
-    match failure {
-        Some((reason, message)) if !had_failure => conditions.push(ReplicationControllerCondition {
-            type_: "ReplicaFailure".into(),
-            status: "True".into(),
-            last_transition_time: Some(Time(now)),
-            reason: Some(reason.into()),
-            message: Some(message),
-        }),
-        Some(_) => {}
-        None => conditions.retain(|condition| condition.type_ != "ReplicaFailure"),
-    }
+    let old = controller.status.as_ref().and_then(|status| status.conditions.clone());
     let nonzero = |count: i32| (count != 0).then_some(count);
     ReplicationControllerStatus {
         replicas: counts.replicas,
@@ -94,7 +83,23 @@ fn status(
         ready_replicas: nonzero(counts.ready),
         available_replicas: nonzero(counts.available),
         observed_generation: controller.metadata.generation,
-        conditions: (!conditions.is_empty()).then_some(conditions),
+        conditions: with_failure(old, failure, now),
+    }
+}
+
+impl ReplicaCondition for ReplicationControllerCondition {
+    fn type_(&self) -> &str {
+        &self.type_
+    }
+
+    fn of(type_: &str, reason: &str, message: String, now: Timestamp) -> Self {
+        Self {
+            type_: type_.into(),
+            status: "True".into(),
+            last_transition_time: Some(Time(now)),
+            reason: Some(reason.into()),
+            message: Some(message),
+        }
     }
 }
 

@@ -12,11 +12,29 @@ use crate::backends::TRIGGER_TIME;
 use crate::meta::{MetaExt, generated_name};
 use crate::object::Typed;
 use crate::plan::{Action, Plan};
+use crate::table::{Change, Key};
 
 /// Names the Service that a slice belongs to.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Names who keeps a slice.
 pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
+/// The Service of a slice that `manager` keeps.
+pub(crate) fn service_of(change: Change<'_>, manager: &str) -> Vec<Key> {
+    let Some(slice) = change.latest().map(|object| object.meta()) else { return Vec::new() };
+    let labels = slice.label_map();
+    match labels.get(SERVICE_NAME) {
+        Some(service) if labels.get(MANAGED_BY).is_some_and(|kept_by| kept_by == manager) => {
+            vec![Key::new(slice.namespace(), service)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The labels by which the slices of a service that `manager` keeps are found.
+pub(crate) fn own_labels(service: &str, manager: &str) -> BTreeMap<String, String> {
+    [(SERVICE_NAME.to_owned(), service.to_owned()), (MANAGED_BY.to_owned(), manager.to_owned())].into()
+}
 
 /// What all slices of one owner share.
 pub(crate) struct Frame {

@@ -223,14 +223,14 @@ impl Index {
         Some(smallest.map(|set| set.iter().cloned().collect()).unwrap_or_default())
     }
 
-    /// The same of those that no object manages.
+    /// The same of those that no object manages: a superset too.
     pub(crate) fn unmanaged_candidates(&self, kind: Kind, namespace: &str, selector: &Selector) -> Option<Vec<Name>> {
         if !LABELLED.contains(&kind) {
             return None;
         }
         let Some(unmanaged) = self.unmanaged.get(&(kind, namespace.into())) else { return Some(Vec::new()) };
         match self.candidates(kind, namespace, selector) {
-            Some(found) if found.len() < unmanaged.len() => {
+            Some(found) if found.len() <= unmanaged.len() => {
                 Some(found.into_iter().filter(|name| unmanaged.contains(name)).collect())
             }
             _ => Some(unmanaged.iter().cloned().collect()),
@@ -327,6 +327,10 @@ mod tests {
         Arc::new(Pod { metadata, spec: Some(spec), status }).into_object()
     }
 
+    fn ties(object: Option<&Object>) -> Option<Ties<'_>> {
+        object.map(|object| Ties::from(object.meta()))
+    }
+
     #[test]
     fn every_index_follows_a_pod_through_its_life() {
         let mut index = Index::new(Timestamp::UNIX_EPOCH);
@@ -341,7 +345,6 @@ mod tests {
         let expect = [(1, 0, 0, 1), (0, 1, 1, 0), (0, 0, 0, 0)];
         for (step, (a, b, on_node, owned)) in states.windows(2).zip(expect) {
             let (old, new) = (step[0].as_ref(), step[1].as_ref());
-            let ties = |object: Option<&'_ Object>| object.map(|object| Ties::from(object.meta()));
             index.apply_ties(3, &name, ties(old), ties(new));
             index.apply_object(&name, old, new);
             let found = |text: &str| index.candidates(Kind::Pod, "ns", &selector(text)).unwrap().len();
@@ -380,7 +383,8 @@ mod tests {
         check(apply("ns/c", None, Some(pod(&[("app", "c")], None, None))), "ns/b", "ns/b ns/c");
         check(apply("other/d", None, Some(pod(&[("app", "a")], None, None))), "ns/b", "ns/b ns/c");
         let adopted = (managed(&[("app", "a")], false), managed(&[("app", "a")], true));
-        check(apply("ns/b", Some(adopted.0), Some(adopted.1)), "", "ns/c");
+        check(apply("ns/b", Some(adopted.0), Some(adopted.1)), "ns/c", "ns/c");
+        check(apply("ns/c", Some(pod(&[("app", "c")], None, None)), None), "", "");
     }
 
     #[test]

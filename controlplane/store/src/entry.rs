@@ -42,14 +42,16 @@ impl Entry {
     where
         T: Any + Send + Sync,
     {
-        if let Some(known) = self.known()
-            && let Ok(typed) = known.downcast::<T>()
-        {
-            return Ok(typed);
+        let mut decode = Some(decode);
+        let make = |bytes: &Bytes| match decode.take() {
+            Some(decode) => Ok(Arc::new(decode(bytes)?) as Decoded),
+            None => unreachable!("a form is made once"),
+        };
+        match (self.decoded_any(make)?.downcast::<T>(), decode) {
+            (Ok(typed), _) => Ok(typed),
+            (Err(_), Some(decode)) => Ok(Arc::new(decode(&self.bytes)?)),
+            (Err(_), None) => unreachable!("what was just made is of this type"),
         }
-        let fresh = Arc::new(decode(&self.bytes)?);
-        let kept = self.keep(Arc::clone(&fresh) as Decoded);
-        Ok(kept.downcast::<T>().unwrap_or(fresh))
     }
 
     /// The decoded form as it is remembered, made by `decode` for the first who asks: for readers that know the type
@@ -58,10 +60,17 @@ impl Entry {
     /// # Errors
     /// What `decode` returns; nothing is remembered then.
     pub fn decoded_any<E>(&self, decode: impl FnOnce(&Bytes) -> Result<Decoded, E>) -> Result<Decoded, E> {
-        match self.known() {
-            Some(known) => Ok(known),
-            None => Ok(self.keep(decode(&self.bytes)?)),
+        if let Some(known) = self.known() {
+            return Ok(known);
         }
+        // Made under the lock: those who follow changes all ask at the same moment.
+        let mut slot = self.decoded.write();
+        let form = match &*slot {
+            Some(known) => Arc::clone(known),
+            None => Arc::clone(slot.insert(decode(&self.bytes)?)),
+        };
+        self.asked.store(true, Ordering::Relaxed);
+        Ok(form)
     }
 
     /// The decoded form, if there is one and it is of this type.
@@ -74,12 +83,6 @@ impl Entry {
         let known = self.decoded.read().clone()?;
         self.asked.store(true, Ordering::Relaxed);
         Some(known)
-    }
-
-    /// Remembers a form, unless another reader was quicker.
-    fn keep(&self, fresh: Decoded) -> Decoded {
-        self.asked.store(true, Ordering::Relaxed);
-        Arc::clone(self.decoded.write().get_or_insert(fresh))
     }
 
     /// Lets go of the decoded form; who asks next decodes again.
@@ -149,5 +152,33 @@ mod tests {
         assert_eq!(ask(), 2);
         entry.forget_decoded();
         assert_eq!(ask(), 3);
+        assert_eq!(*entry.decoded(|bytes| Ok::<_, ()>(bytes.len())).unwrap(), 1, "another type is made for who asks");
+        assert_eq!(ask(), 3);
+        assert_eq!((entry.known_as::<u32>().as_deref(), entry.known_as::<usize>()), (Some(&7), None));
+        entry.forget_decoded();
+        assert_eq!(entry.decoded(|_| Err::<u32, _>("unreadable")), Err("unreadable"));
+        assert_eq!((entry.known_as::<u32>(), ask()), (None, 4), "a failure is not remembered");
+    }
+
+    #[test]
+    fn readers_that_ask_together_decode_once() {
+        let key = Collection::new("", "pods").key("ns", "p");
+        let entry = Entry::render(key, Revision(1), Revision(1), &Value::plain("7"));
+        let decodes = std::sync::atomic::AtomicU32::new(0);
+        let ready = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    ready.wait();
+                    let form = entry.decoded(|bytes| {
+                        decodes.fetch_add(1, Ordering::Relaxed);
+                        std::thread::yield_now();
+                        Ok::<_, ()>(bytes.len())
+                    });
+                    assert_eq!(*form.unwrap(), 1);
+                });
+            }
+        });
+        assert_eq!(decodes.into_inner(), 1);
     }
 }
