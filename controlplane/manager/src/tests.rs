@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Cluster {
     store: Arc<dyn Store>,
+    door: Door,
     client: kube::Client,
     stop: CancellationToken,
     manager: tokio::task::JoinHandle<()>,
@@ -48,8 +49,8 @@ impl Cluster {
         let client = kube::Client::new(door.clone(), "default");
         let stop = CancellationToken::new();
         let config = ManagerConfig { root_ca: "PEM".into(), seed: Some(1), ..ManagerConfig::default() };
-        let manager = tokio::spawn(Manager::run(Arc::clone(&store), door, config, stop.child_token()));
-        let cluster = Self { store, client, stop, manager };
+        let manager = tokio::spawn(Manager::run(Arc::clone(&store), door.clone(), config, stop.child_token()));
+        let cluster = Self { store, door, client, stop, manager };
         for name in ["default", "work"] {
             cluster.create_cluster::<Namespace>(json!({ "metadata": { "name": name } })).await;
         }
@@ -338,7 +339,7 @@ async fn a_settled_cluster_is_not_written_to() {
     (&mut cluster.manager).await.unwrap();
     cluster.stop = CancellationToken::new();
     let config = ManagerConfig { root_ca: "PEM".into(), seed: Some(2), ..ManagerConfig::default() };
-    let run = Manager::run(Arc::clone(&cluster.store), cluster.client.clone(), config, cluster.stop.child_token());
+    let run = Manager::run(Arc::clone(&cluster.store), cluster.door.clone(), config, cluster.stop.child_token());
     cluster.manager = tokio::spawn(run);
     assert!(quiet(&cluster).await, "a restart writes: {:?}", changed_since(&cluster, settled).await);
     cluster.stop().await;
