@@ -1,27 +1,34 @@
 //! One server in its namespace and data directory.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Namespace, Output, eventually, run};
+use crate::{Namespace, Output, Running, eventually, run};
 
 /// The checkout.
 pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// The whole of a start, on a busy machine and with a program built for debugging.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// The user and group without privileges.
+const NOBODY: u32 = 65534;
+
 /// A running cluster. It ends with the value.
 #[derive(Debug)]
 pub struct Cluster {
-    namespace: Namespace,
+    namespace: Arc<Namespace>,
     dir: TempDir,
     server: Option<Child>,
+    /// The program to run instead of the one under test: a copy that a user without privileges can reach.
+    copy: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -40,7 +47,7 @@ impl Cluster {
     /// # Errors
     /// The machine does not allow it.
     pub fn prepare() -> Result<Self> {
-        Ok(Self { namespace: Namespace::new()?, dir: tempfile::tempdir()?, server: None })
+        Ok(Self { namespace: Arc::new(Namespace::new()?), dir: tempfile::tempdir()?, server: None, copy: None })
     }
 
     /// The program under test.
@@ -53,16 +60,43 @@ impl Cluster {
         Ok(PathBuf::from(path))
     }
 
+    /// From now on the program runs without privileges.
+    ///
+    /// # Errors
+    /// The program cannot be copied to where its new user finds it.
+    pub fn become_nobody(&mut self) -> Result<()> {
+        let copy = self.dir.path().join("coracle");
+        std::fs::copy(Self::program()?, &copy).context("the program")?;
+        // The folder is open, and what the program makes in it is its own.
+        std::fs::set_permissions(self.dir.path(), std::fs::Permissions::from_mode(0o755))?;
+        std::fs::create_dir_all(self.data_dir())?;
+        chown(self.data_dir(), Some(NOBODY), Some(NOBODY))?;
+        self.copy = Some(copy);
+        Ok(())
+    }
+
     /// Where the cluster keeps its state.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
+    /// Its administrator's kubeconfig.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir().join("kubeconfig")
+    }
+
     /// The namespace of the cluster.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// The namespace of the cluster, for work that goes on while the cluster changes.
+    #[must_use]
+    pub fn shared_namespace(&self) -> Arc<Namespace> {
+        Arc::clone(&self.namespace)
     }
 
     /// Starts the server and waits until its node is ready.
@@ -123,8 +157,18 @@ impl Cluster {
     /// `coracle` on this cluster.
     #[must_use]
     pub fn coracle(&self) -> Command {
-        let program = Self::program().unwrap_or_else(|_| PathBuf::from("coracle"));
-        let mut command = self.namespace.command(&program.display().to_string());
+        let mut command = match &self.copy {
+            None => {
+                let program = Self::program().unwrap_or_else(|_| PathBuf::from("coracle"));
+                self.namespace.command(&program.display().to_string())
+            }
+            Some(copy) => {
+                let mut command = self.namespace.command("setpriv");
+                command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"]);
+                command.arg(copy).current_dir(self.dir.path()).env("HOME", self.dir.path());
+                command
+            }
+        };
         command.arg("--data-dir").arg(self.data_dir());
         command
     }
@@ -143,11 +187,7 @@ impl Cluster {
     #[must_use]
     pub fn kubectl_command(&self) -> Command {
         let mut command = self.namespace.command("kubectl");
-        command
-            .arg("--kubeconfig")
-            .arg(self.data_dir().join("kubeconfig"))
-            .arg("--cache-dir")
-            .arg(self.dir.path().join("cache"));
+        command.arg("--kubeconfig").arg(self.kubeconfig()).arg("--cache-dir").arg(self.dir.path().join("cache"));
         command
     }
 
@@ -157,6 +197,43 @@ impl Cluster {
     /// It failed.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl_run(arguments, None)?.ok()
+    }
+
+    /// Runs `kubectl` with the words of a line; its output, if it went well.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn k(&self, line: &str) -> Result<String> {
+        self.kubectl(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Runs `kubectl` with the words of a line; what it complained of, if it failed.
+    ///
+    /// # Errors
+    /// It did not fail.
+    pub fn k_fails(&self, line: &str) -> Result<String> {
+        self.kubectl_run(&line.split_whitespace().collect::<Vec<_>>(), None)?.fails()
+    }
+
+    /// What a JSONPath finds in an object, as `kubectl` prints it.
+    ///
+    /// # Errors
+    /// There is no such object.
+    pub fn field(&self, object: &str, path: &str) -> Result<String> {
+        let path = format!("jsonpath={path}");
+        let mut arguments = vec!["get", "-o", &path];
+        arguments.extend(object.split_whitespace());
+        self.kubectl(&arguments)
+    }
+
+    /// Starts `kubectl` with the words of a line and lets it run.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn k_runs(&self, line: &str) -> Result<Running> {
+        let mut command = self.kubectl_command();
+        command.args(line.split_whitespace());
+        Running::start(command)
     }
 
     /// Runs `kubectl` with a standard input.

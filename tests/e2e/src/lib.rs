@@ -4,10 +4,14 @@
 mod cluster;
 mod command;
 mod namespace;
+mod running;
+mod tmpfs;
 
 pub use cluster::{Cluster, ROOT};
 pub use command::{Output, run};
 pub use namespace::Namespace;
+pub use running::Running;
+pub use tmpfs::Tmpfs;
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,12 @@
 //! A network namespace with a loopback device, gone when it is dropped.
 
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::run;
 
@@ -34,6 +37,22 @@ impl Namespace {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
         command
+    }
+
+    /// Does some work of this process inside it: sockets made there, also by threads that the work starts, are the namespace's.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or the work fails.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let file = std::fs::File::open(Path::new("/run/netns").join(&self.name)).context("the namespace")?;
+        // A thread of its own: one that has moved is of no use for anything else.
+        std::thread::scope(|scope| {
+            let moved = scope.spawn(move || {
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).context("setns")?;
+                work()
+            });
+            moved.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// Runs a program inside it.
