@@ -112,7 +112,7 @@ fn prefix_for(node: &Node) -> u8 {
     let capacity = node.status.as_ref().and_then(|status| status.capacity.as_ref());
     let pods = capacity.and_then(|capacity| Amount::of(capacity.get("pods")?).ok()).map_or(0, Amount::value);
     let pods = u32::try_from(pods).unwrap_or(0).min(1 << 24);
-    let addresses = (pods + pods / 4 + 3).next_power_of_two();
+    let addresses = (pods + pods.div_ceil(4) + 3).next_power_of_two();
     u8::try_from(32 - addresses.trailing_zeros()).unwrap_or(0)
 }
 
