@@ -223,6 +223,10 @@ pub trait Resource:
     /// The rules for a change of the status.
     fn validate_status_update(&self, _old: &Self, _errors: &mut Errors) {}
 
+    /// The rules for a change through one of the narrow subresources (`pods/resize`, `pods/ephemeralcontainers`); what else
+    /// the client changed has been put back already.
+    fn validate_subresource_update(&self, _subresource: Subresource, _old: &Self, _errors: &mut Errors) {}
+
     /// How long a deletion waits for whoever runs the object to finish, in seconds, given what the client asked for; `None`
     /// for kinds that are removed at once (`CheckGracefulDelete`).
     fn grace_period_seconds(&self, _requested: Option<i64>) -> Option<i64> {
@@ -287,6 +291,8 @@ pub trait Object: Any + Debug + Send + Sync {
     fn validate_update(&self, old: &dyn Object, errors: &mut Errors);
     /// [`Resource::validate_status_update`].
     fn validate_status_update(&self, old: &dyn Object, errors: &mut Errors);
+    /// [`Resource::validate_subresource_update`].
+    fn validate_subresource_update(&self, subresource: Subresource, old: &dyn Object, errors: &mut Errors);
     /// [`Resource::grace_period_seconds`].
     fn grace_period_seconds(&self, requested: Option<i64>) -> Option<i64>;
     /// [`Resource::begin_deletion`].
@@ -352,6 +358,9 @@ impl<T: Resource> Object for T {
     }
     fn validate_status_update(&self, old: &dyn Object, errors: &mut Errors) {
         Resource::validate_status_update(self, same_kind(old), errors);
+    }
+    fn validate_subresource_update(&self, subresource: Subresource, old: &dyn Object, errors: &mut Errors) {
+        Resource::validate_subresource_update(self, subresource, same_kind(old), errors);
     }
     fn grace_period_seconds(&self, requested: Option<i64>) -> Option<i64> {
         Resource::grace_period_seconds(self, requested)

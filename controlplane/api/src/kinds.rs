@@ -1,6 +1,7 @@
 //! The table of kinds: one file each, one row each. Routes, discovery, OpenAPI and storage keys follow from it.
 
 mod access;
+mod admission;
 mod api_service;
 mod certificate_signing_request;
 mod cluster_role;
@@ -15,6 +16,7 @@ mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod device_class;
+mod devices;
 mod endpoint_slice;
 mod endpoints;
 mod event;

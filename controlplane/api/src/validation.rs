@@ -1,11 +1,13 @@
 //! Broken rules of an object, each with the field it is about, in the words of Kubernetes'
 //! `k8s.io/apimachinery/pkg/util/validation/field`, and the rules for names that all kinds share.
 
+mod conditions;
 mod meta;
 mod names;
 mod net;
 mod path;
 
+pub use conditions::*;
 pub use meta::*;
 pub use names::*;
 pub use net::*;
@@ -209,14 +211,13 @@ impl Errors {
         self.push(ErrorKind::Invalid, field, Some(value.shown()), detail);
     }
 
-    /// The value is not one of `supported`, which Kubernetes prints sorted and quoted.
+    /// The value is not one of `supported`, which are printed quoted and in the order given: mostly sorted, as Kubernetes
+    /// keeps them in sets.
     pub fn not_supported(&mut self, field: &impl Display, value: impl Shown, supported: &[&str]) {
-        let mut sorted: Vec<_> = supported.to_vec();
-        sorted.sort_unstable();
-        let detail = if sorted.is_empty() {
+        let detail = if supported.is_empty() {
             String::new()
         } else {
-            let quoted: Vec<_> = sorted.iter().map(|s| format!("{s:?}")).collect();
+            let quoted: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
             format!("supported values: {}", quoted.join(", "))
         };
         self.push(ErrorKind::NotSupported, field, Some(value.shown()), detail);

@@ -11,18 +11,33 @@ use crate::validation::{Errors, Path, dns1123_subdomain, json, path_segment};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// A binding's columns.
-pub(super) const BINDING_COLUMNS: &[Column] = &[
-    Column::NAME,
-    Column::text(
-        "Role",
-        "RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error. This field is immutable.",
-    ),
-    Column::AGE,
-    Column::text("Users", "Users in the roleBinding").wide(),
-    Column::text("Groups", "Groups in the roleBinding").wide(),
-    Column::text("ServiceAccounts", "ServiceAccounts in the roleBinding").wide(),
-];
+/// A binding's columns, described by what it binds and how it is called.
+const fn binding_columns(role: &'static str, subjects: [&'static str; 3]) -> [Column; 6] {
+    [
+        Column::NAME,
+        Column::text("Role", role),
+        Column::AGE,
+        Column::text("Users", subjects[0]).wide(),
+        Column::text("Groups", subjects[1]).wide(),
+        Column::text("ServiceAccounts", subjects[2]).wide(),
+    ]
+}
+
+/// The columns of a RoleBinding.
+pub(super) const BINDING_COLUMNS: &[Column] = &binding_columns(
+    "RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error. This field is immutable.",
+    ["Users in the roleBinding", "Groups in the roleBinding", "ServiceAccounts in the roleBinding"],
+);
+
+/// The columns of a ClusterRoleBinding.
+pub(super) const CLUSTER_BINDING_COLUMNS: &[Column] = &binding_columns(
+    "RoleRef can only reference a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error. This field is immutable.",
+    [
+        "Users in the clusterRoleBinding",
+        "Groups in the clusterRoleBinding",
+        "ServiceAccounts in the clusterRoleBinding",
+    ],
+);
 
 /// A binding's row.
 pub(super) fn binding_row(
@@ -98,7 +113,7 @@ pub(super) fn validate_binding(role: &RoleRef, subjects: &[Subject], scope: Scop
     if text(&role.api_group) != GROUP {
         errors.not_supported(&at.child("apiGroup"), text(&role.api_group), &[GROUP]);
     }
-    let kinds: &[&str] = if scope == Scope::Namespaced { &["ClusterRole", "Role"] } else { &["ClusterRole"] };
+    let kinds: &[&str] = if scope == Scope::Namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
     if !kinds.contains(&role.kind.as_str()) {
         errors.not_supported(&at.child("kind"), &role.kind, kinds);
     }
@@ -135,7 +150,7 @@ fn validate_subject(subject: &Subject, scope: Scope, at: &Path<'_>, errors: &mut
                 errors.not_supported(&at.child("apiGroup"), group, &[GROUP]);
             }
         }
-        other => errors.not_supported(&at.child("kind"), other, &["Group", "ServiceAccount", "User"]),
+        other => errors.not_supported(&at.child("kind"), other, &["ServiceAccount", "User", "Group"]),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 
-use super::access::{BINDING_COLUMNS, binding_row, default_binding, validate_binding, validate_role_kept};
+use super::access::{CLUSTER_BINDING_COLUMNS, binding_row, default_binding, validate_binding, validate_role_kept};
 use super::fields::list;
 use crate::kind::{Info, NameRule, Resource, Scope};
 use crate::table::Cell;
@@ -11,7 +11,7 @@ use crate::validation::Errors;
 impl Resource for ClusterRoleBinding {
     const INFO: Info = Info {
         name_rule: NameRule::PathSegment,
-        columns: BINDING_COLUMNS,
+        columns: CLUSTER_BINDING_COLUMNS,
         create_on_update: true,
         ..Info::cluster("clusterrolebindings", "clusterrolebinding")
     };

@@ -60,7 +60,7 @@ impl Resource for ConfigMap {
         let created = meta.creation_timestamp.as_ref();
         vec![
             meta.name.clone().unwrap_or_default().into(),
-            keys.to_string().into(),
+            keys.into(),
             created.map_or_else(|| "<unknown>".to_owned(), |t| age(t.0, now)).into(),
         ]
     }

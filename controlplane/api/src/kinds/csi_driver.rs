@@ -1,12 +1,18 @@
 //! CSIDriver: what a storage driver can do.
 
-use k8s_openapi::api::storage::v1::CSIDriver;
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::storage::v1::{CSIDriver, TokenRequest};
 
 use super::fields::{default_to, is_true, list};
 use super::meta::{age_cell, name_cell};
 use crate::kind::{Info, Resource};
 use crate::table::{Cell, Column};
-use crate::validation::{Errors, Path};
+use crate::validation::{Errors, IMMUTABLE, Path, json};
+
+/// The shortest life of a token, and the longest, in seconds.
+const TOKEN_SECONDS: (i64, i64) = (600, 1 << 32);
+const MIN_UPDATE_PERIOD_SECONDS: i64 = 10;
 
 impl Resource for CSIDriver {
     const INFO: Info = Info {
@@ -69,10 +75,29 @@ impl Resource for CSIDriver {
         if !matches!(policy, "" | "File" | "None" | "ReadWriteOnceWithFSType") {
             errors.not_supported(&at.child("fsGroupPolicy"), policy, &["File", "None", "ReadWriteOnceWithFSType"]);
         }
+        validate_tokens(list(&self.spec.token_requests), &at.child("tokenRequests"), errors);
         for mode in list(&self.spec.volume_lifecycle_modes) {
             if !matches!(mode.as_str(), "Ephemeral" | "Persistent") {
-                errors.not_supported(&at.child("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
+                errors.not_supported(&at.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
             }
+        }
+        if let Some(period) =
+            self.spec.node_allocatable_update_period_seconds.filter(|p| *p < MIN_UPDATE_PERIOD_SECONDS)
+        {
+            let at = at.child("nodeAllocatableUpdatePeriodSeconds");
+            errors.invalid(&at, period, "must be greater than or equal to 10 seconds");
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let at = Path::new("spec");
+        let (spec, old) = (&self.spec, &old.spec);
+        if spec.attach_required != old.attach_required {
+            // Kubernetes names the field like this.
+            errors.invalid(&at.child("attachedRequired"), json(&spec.attach_required), IMMUTABLE);
+        }
+        if spec.volume_lifecycle_modes != old.volume_lifecycle_modes {
+            errors.invalid(&at.child("volumeLifecycleModes"), json(&spec.volume_lifecycle_modes), IMMUTABLE);
         }
     }
 
@@ -88,8 +113,32 @@ impl Resource for CSIDriver {
             }
             .into(),
             is_true(self.spec.requires_republish).into(),
-            list(&self.spec.volume_lifecycle_modes).join(",").into(),
+            match list(&self.spec.volume_lifecycle_modes) {
+                [] => "<none>".to_owned(),
+                modes => modes.join(","),
+            }
+            .into(),
             age_cell(&self.metadata, now),
         ]
+    }
+}
+
+/// Tokens for as many audiences, each of which lives for a while.
+fn validate_tokens(tokens: &[TokenRequest], at: &Path<'_>, errors: &mut Errors) {
+    let mut audiences = BTreeSet::new();
+    for (i, token) in tokens.iter().enumerate() {
+        let at = at.index(i);
+        if !audiences.insert(token.audience.as_str()) {
+            errors.duplicate(&at.child("audience"), &token.audience);
+            continue;
+        }
+        let Some(seconds) = token.expiration_seconds else { continue };
+        let at = at.child("expirationSeconds");
+        if seconds < TOKEN_SECONDS.0 {
+            errors.invalid(&at, seconds, "may not specify a duration less than 10 minutes");
+        }
+        if seconds > TOKEN_SECONDS.1 {
+            errors.invalid(&at, seconds, "may not specify a duration larger than 2^32 seconds");
+        }
     }
 }

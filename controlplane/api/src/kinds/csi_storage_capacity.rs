@@ -4,8 +4,9 @@ use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 
 use super::meta::name_cell;
 use crate::kind::{Info, Resource};
+use crate::quantity::Amount;
 use crate::table::{Cell, Column};
-use crate::validation::{Errors, IMMUTABLE, Path};
+use crate::validation::{Errors, IMMUTABLE, Path, dns1123_subdomain, json, validate_label_selector};
 
 impl Resource for CSIStorageCapacity {
     const INFO: Info = Info {
@@ -24,12 +25,22 @@ impl Resource for CSIStorageCapacity {
     };
 
     fn validate(&self, errors: &mut Errors) {
-        if self.storage_class_name.is_empty() {
-            errors.required(&Path::new("storageClassName"), "");
+        if let Some(topology) = &self.node_topology {
+            validate_label_selector(topology, &Path::new("nodeTopology"), errors);
+        }
+        let class = &self.storage_class_name;
+        errors.invalid_each(&Path::new("storageClassName"), class, dns1123_subdomain(class));
+        if let Some(capacity) = &self.capacity
+            && Amount::of(capacity).is_ok_and(|amount| amount.is_negative())
+        {
+            errors.invalid(&Path::new("capacity"), &capacity.0, "must be greater than or equal to 0");
         }
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        if self.node_topology != old.node_topology {
+            errors.invalid(&Path::new("nodeTopology"), json(&self.node_topology), IMMUTABLE);
+        }
         if self.storage_class_name != old.storage_class_name {
             errors.invalid(&Path::new("storageClassName"), &self.storage_class_name, IMMUTABLE);
         }

@@ -167,7 +167,7 @@ fn validate_strategy(strategy: Option<&DaemonSetUpdateStrategy>, at: &Path<'_>, 
                 _ => {}
             }
         }
-        (other, _) => errors.not_supported(at, other, &["OnDelete", "RollingUpdate"]),
+        (other, _) => errors.not_supported(at, other, &["RollingUpdate", "OnDelete"]),
     }
 }
 

@@ -1,5 +1,6 @@
 //! EndpointSlice: a part of the addresses behind a Service, all of one family.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
@@ -11,13 +12,13 @@ use super::pod::validate_protocol;
 use crate::kind::{Info, Resource};
 use crate::table::{Cell, Column};
 use crate::validation::{
-    Errors, IMMUTABLE, Path, dns1123_label, dns1123_subdomain, qualified_name, validate_non_special_ip,
+    Errors, IMMUTABLE, Path, dns1123_label, dns1123_subdomain, label_value, qualified_name, validate_non_special_ip,
 };
 
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;
 const MAX_PORTS: usize = 20_000;
-const MAX_ZONE_HINTS: usize = 8;
+const MAX_HINTS: usize = 8;
 const FAMILIES: [&str; 3] = ["FQDN", "IPv4", "IPv6"];
 
 impl Resource for EndpointSlice {
@@ -71,8 +72,8 @@ impl Resource for EndpointSlice {
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
         let ports = list(&self.ports).iter().map(|p| match (p.port, &p.name) {
             (Some(number), _) => number.to_string(),
-            (None, Some(name)) if !name.is_empty() => name.clone(),
-            _ => "*".to_owned(),
+            (None, Some(name)) => name.clone(),
+            (None, None) => "*".to_owned(),
         });
         let addresses = list(&self.endpoints).iter().flat_map(|e| e.addresses.iter().cloned());
         vec![
@@ -95,8 +96,8 @@ fn some_of(all: impl Iterator<Item = String>) -> String {
         }
     }
     match (shown.join(","), count) {
-        (_, 0) => "<unset>".to_owned(),
         (text, n) if n > SHOWN => format!("{text} + {} more...", n - SHOWN),
+        (text, _) if text.is_empty() => "<unset>".to_owned(),
         (text, _) => text,
     }
 }
@@ -114,19 +115,12 @@ fn validate_endpoint(endpoint: &Endpoint, family: &str, at: &Path<'_>, errors: &
         let parsed = address.parse::<IpAddr>().ok();
         match family {
             "IPv4" | "IPv6" => {
-                if parsed.is_some_and(|ip| ip.is_ipv4() == (family == "IPv4")) {
-                    validate_non_special_ip(address, &at, errors);
-                } else {
+                if parsed.is_none_or(|ip| ip.is_ipv4() != (family == "IPv4")) {
                     errors.invalid(&at, address, format!("must be a valid {family} address"));
                 }
+                validate_non_special_ip(address, &at, errors);
             }
-            "FQDN" => {
-                let name = address.strip_suffix('.').unwrap_or(address);
-                errors.invalid_each(&at, address, dns1123_subdomain(name));
-                if !name.contains('.') {
-                    errors.invalid(&at, address, "should be a domain with at least two segments separated by dots");
-                }
-            }
+            "FQDN" => validate_domain(address, &at, errors),
             _ => {}
         }
     }
@@ -136,14 +130,52 @@ fn validate_endpoint(endpoint: &Endpoint, family: &str, at: &Path<'_>, errors: &
     if let Some(host) = &endpoint.hostname {
         errors.invalid_each(&at.child("hostname"), host, dns1123_label(host));
     }
-    let zones = endpoint.hints.as_ref().map(|h| list(&h.for_zones)).unwrap_or_default();
-    let hints = at.child("hints");
-    let zones_at = hints.child("forZones");
-    if zones.len() > MAX_ZONE_HINTS {
-        errors.too_many(&zones_at, zones.len(), MAX_ZONE_HINTS);
+    if let Some(hints) = &endpoint.hints {
+        let at = at.child("hints");
+        let zones = list(&hints.for_zones).iter().map(|z| z.name.as_str());
+        validate_hints(zones, &at.child("forZones"), errors, label_value);
+        let nodes = list(&hints.for_nodes).iter().map(|n| n.name.as_str());
+        validate_hints(nodes, &at.child("forNodes"), errors, dns1123_subdomain);
     }
-    for (i, zone) in zones.iter().enumerate().filter(|(i, z)| zones[..*i].contains(z)) {
-        errors.duplicate(&zones_at.index(i).child("name"), &zone.name);
+}
+
+/// A domain of at least two labels, which may end with a dot.
+fn validate_domain(address: &str, at: &Path<'_>, errors: &mut Errors) {
+    if address.is_empty() {
+        return errors.required(at, "");
+    }
+    let name = address.strip_suffix('.').unwrap_or(address);
+    let faults = dns1123_subdomain(name);
+    if !faults.is_empty() {
+        return errors.invalid(at, address, faults.join(","));
+    }
+    if !name.contains('.') {
+        return errors.invalid(at, address, "should be a domain with at least two segments separated by dots");
+    }
+    for label in name.split('.').filter(|label| !dns1123_label(label).is_empty()) {
+        errors.invalid_each(at, label, dns1123_label(label));
+    }
+}
+
+/// The zones or the nodes for which an endpoint is meant.
+fn validate_hints<'a>(
+    names: impl ExactSizeIterator<Item = &'a str>,
+    at: &Path<'_>,
+    errors: &mut Errors,
+    rule: fn(&str) -> Vec<String>,
+) {
+    if names.len() > MAX_HINTS {
+        return errors.too_many(at, names.len(), MAX_HINTS);
+    }
+    let mut seen = BTreeSet::new();
+    for (i, name) in names.enumerate() {
+        let at = at.index(i);
+        let at = at.child("name");
+        if !seen.insert(name) {
+            errors.duplicate(&at, name);
+        } else {
+            errors.invalid_each(&at, name, rule(name));
+        }
     }
 }
 
@@ -198,12 +230,50 @@ mod tests {
                 "ports[1].protocol: Unsupported value: \"X\"",
             ],
         );
+        let hints = |hints: Value| json!({"endpoints": [{"addresses": ["10.0.0.1"], "hints": hints}]});
+        check(
+            hints(
+                json!({"forZones": [{"name": "a"}, {"name": "a"}, {"name": "-"}], "forNodes": [{"name": "A"}, {"name": "A"}]}),
+            ),
+            &[
+                "endpoints[0].hints.forZones[1].name: Duplicate value: \"a\"",
+                "endpoints[0].hints.forZones[2].name: Invalid value: \"-\": a valid label must be",
+                "endpoints[0].hints.forNodes[0].name: Invalid value: \"A\": a lowercase RFC 1123 subdomain",
+                "endpoints[0].hints.forNodes[1].name: Duplicate value: \"A\"",
+            ],
+        );
+        let many: Vec<Value> = (0..9).map(|i| json!({"name": i.to_string()})).collect();
+        check(
+            hints(json!({"forZones": many})),
+            &["endpoints[0].hints.forZones: Too many: 9: must have at most 8 items"],
+        );
+        let domains = |names: Value| json!({"addressType": "FQDN", "endpoints": [{"addresses": names}]});
+        check(domains(json!(["a.b", "a.b."])), &[]);
+        check(
+            domains(json!(["", "a", "A.b", "ab"])),
+            &[
+                "endpoints[0].addresses[0]: Required value",
+                "endpoints[0].addresses[1]: Invalid value: \"a\": should be a domain with at least two segments separated by dots",
+                "endpoints[0].addresses[2]: Invalid value: \"A.b\": a lowercase RFC 1123 subdomain",
+                "endpoints[0].addresses[3]: Invalid value: \"ab\": should be",
+            ],
+        );
+        check(
+            json!({"endpoints": [{"addresses": ["127.0.0.1", "::1"]}]}),
+            &[
+                "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range",
+                "endpoints[0].addresses[1]: Invalid value: \"::1\": must be a valid IPv4 address",
+                "endpoints[0].addresses[1]: Invalid value: \"::1\": may not be in the loopback range",
+            ],
+        );
         expect(
             &update_faults::<EndpointSlice>(slice(json!({})), slice(json!({"addressType": "IPv6"}))),
             &["addressType: Invalid value: \"IPv6\": field is immutable"],
         );
         let line = |rest: Value| row::<EndpointSlice>(slice(rest));
         assert_eq!(line(json!({})), "e|IPv4|<unset>|<unset>|5m");
+        assert_eq!(line(json!({"ports": [{}, {"name": ""}, {"port": 1}]})), "e|IPv4|*,,1|<unset>|5m");
+        assert_eq!(line(json!({"ports": [{"name": ""}]})), "e|IPv4|<unset>|<unset>|5m");
         assert_eq!(
             line(
                 json!({"ports": [{"port": 80}, {"name": "a"}], "endpoints": [{"addresses": ["1", "2"]}, {"addresses": ["3", "4"]}]})

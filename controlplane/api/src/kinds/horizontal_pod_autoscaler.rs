@@ -41,7 +41,7 @@ pub(super) const COLUMNS: &[Column] = &[
         "MaxPods",
         "maxReplicas is the upper limit for the number of replicas to which the autoscaler can scale up.",
     ),
-    Column::integer(
+    Column::text(
         "Replicas",
         "currentReplicas is current number of replicas of pods managed by this autoscaler, as last seen by the autoscaler.",
     ),
@@ -150,7 +150,7 @@ pub(super) fn row_of(
         format!("{kind}/{name}").into(),
         targets.into(),
         min.map_or_else(|| "<unset>".to_owned(), |n| n.to_string()).into(),
-        max.to_string().into(),
+        max.into(),
         current.into(),
         age_cell(meta, now),
     ]

@@ -9,7 +9,8 @@ use super::meta::{age_cell, name_cell, or_none, spec_and_status};
 use crate::kind::{Info, Resource, Subresource};
 use crate::table::{Cell, Column};
 use crate::validation::{
-    Errors, Path, dns1035_label, dns1123_label, dns1123_subdomain, json, port_name, port_number, validate_ip,
+    Errors, Path, dns1035_label, dns1123_label, dns1123_subdomain, json, path_segment, port_name, port_number,
+    validate_ip,
 };
 
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
@@ -80,9 +81,12 @@ impl Resource for Ingress {
     fn validate_create(&self, errors: &mut Errors) {
         let class = self.spec.as_ref().and_then(|s| s.ingress_class_name.as_ref());
         let annotated = self.metadata.annotations.as_ref().and_then(|a| a.get(CLASS_ANNOTATION));
-        if let (Some(annotated), Some(_)) = (annotated, class) {
+        if let (Some(annotated), Some(class)) = (annotated, class)
+            && annotated != class
+        {
             let at = Path::new("annotations");
-            errors.invalid(&at.child(CLASS_ANNOTATION), annotated, "can not be set when the class field is also set");
+            let why = "must match `ingressClassName` when both are specified";
+            errors.invalid(&at.child(CLASS_ANNOTATION), annotated, why);
         }
     }
 
@@ -95,6 +99,7 @@ impl Resource for Ingress {
             }
             if let Some(host) = point.hostname.as_ref().filter(|h| !h.is_empty()) {
                 errors.invalid_each(&at.index(i).child("hostname"), host, dns1123_subdomain(host));
+                refuse_ip(host, &at.index(i).child("hostname"), errors);
             }
         }
     }
@@ -144,10 +149,14 @@ fn validate_host(host: &str, at: &Path<'_>, errors: &mut Errors) {
     if host.is_empty() {
         return;
     }
+    refuse_ip(host, at, errors);
+    errors.invalid_each(at, host, host_rule(host));
+}
+
+fn refuse_ip(host: &str, at: &Path<'_>, errors: &mut Errors) {
     if host.parse::<std::net::IpAddr>().is_ok() {
         errors.invalid(at, host, "must be a DNS name, not an IP address");
     }
-    errors.invalid_each(at, host, host_rule(host));
 }
 
 fn validate_path(path: &HTTPIngressPath, at: &Path<'_>, errors: &mut Errors) {
@@ -180,17 +189,24 @@ fn validate_backend(backend: &IngressBackend, at: &Path<'_>, errors: &mut Errors
         (Some(_), Some(_)) => errors.invalid(at, "", "cannot set both resource and service backends"),
         (Some(resource), None) => {
             let at = at.child("resource");
-            for (field, value) in [("kind", &resource.kind), ("name", &resource.name)] {
-                if value.is_empty() {
-                    errors.required(&at.child(field), "");
-                }
-            }
-            if let Some(group) = resource.api_group.as_ref().filter(|g| !g.is_empty()) {
-                errors.invalid_each(&at.child("apiGroup"), group, dns1123_subdomain(group));
-            }
+            validate_reference(resource.api_group.as_ref(), &resource.kind, &resource.name, &at, errors);
         }
         (None, Some(service)) => validate_service(service, at, errors),
         (None, None) => errors.invalid(at, "", "resource or service backend is required"),
+    }
+}
+
+/// A reference to an object of some kind.
+pub(super) fn validate_reference(group: Option<&String>, kind: &str, name: &str, at: &Path<'_>, errors: &mut Errors) {
+    if let Some(group) = group {
+        errors.invalid_each(&at.child("apiGroup"), group, dns1123_subdomain(group));
+    }
+    for (field, value) in [("kind", kind), ("name", name)] {
+        if value.is_empty() {
+            errors.required(&at.child(field), "");
+        } else {
+            errors.invalid_each(&at.child(field), value, path_segment(value));
+        }
     }
 }
 
@@ -214,5 +230,145 @@ fn validate_service(service: &IngressServiceBackend, at: &Path<'_>, errors: &mut
             }
         }
         (true, true) => errors.required(at, "port name or number is required"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{expect, faults, row, status_faults, with};
+
+    fn ingress(rest: Value) -> Value {
+        let base = json!({"metadata": {"name": "i", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}});
+        with(base, rest)
+    }
+
+    #[track_caller]
+    fn check(spec: Value, expected: &[&str]) {
+        expect(&faults::<Ingress>(ingress(json!({ "spec": spec }))), expected);
+    }
+
+    #[test]
+    fn ingresses() {
+        check(json!({}), &[]);
+        check(
+            json!({"defaultBackend": null}),
+            &["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"],
+        );
+        check(
+            json!({"ingressClassName": "C", "tls": [{"hosts": ["*.a.b", "a.*"], "secretName": "S"}]}),
+            &[
+                "spec.tls[0].hosts[1]: Invalid value: \"a.*\": a wildcard DNS-1123 subdomain must start with '*.'",
+                "spec.tls[0].secretName: Invalid value: \"S\"",
+                "spec.ingressClassName: Invalid value: \"C\"",
+            ],
+        );
+        let class = |annotation: &str, expected: &[&str]| {
+            let both = json!({"metadata": {"annotations": {"kubernetes.io/ingress.class": annotation}}, "spec": {"ingressClassName": "a"}});
+            expect(&faults::<Ingress>(ingress(both)), expected);
+        };
+        class("a", &[]);
+        class(
+            "b",
+            &[
+                "annotations.kubernetes.io/ingress.class: Invalid value: \"b\": must match `ingressClassName` when both are specified",
+            ],
+        );
+    }
+
+    #[test]
+    fn rules_and_backends() {
+        check(
+            json!({"rules": [{"host": "10.0.0.1"}, {"host": "A", "http": {"paths": []}}]}),
+            &[
+                "spec.rules[0].host: Invalid value: \"10.0.0.1\": must be a DNS name, not an IP address",
+                "spec.rules[1].host: Invalid value: \"A\"",
+                "spec.rules[1].http.paths: Required value",
+            ],
+        );
+        let path = |patch: Value, expected: &[&str]| {
+            let base = json!({"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "s", "port": {"name": "web"}}}});
+            check(json!({"rules": [{"http": {"paths": [with(base, patch)]}}]}), expected);
+        };
+        let at = "spec.rules[0].http.paths[0]";
+        path(json!({}), &[]);
+        path(json!({"pathType": ""}), &[&format!("{at}.pathType: Required value: pathType must be specified")]);
+        path(
+            json!({"pathType": "Regex"}),
+            &[&format!(
+                "{at}.pathType: Unsupported value: \"Regex\": supported values: \"Exact\", \"ImplementationSpecific\", \"Prefix\""
+            )],
+        );
+        path(
+            json!({"path": "a//b/.."}),
+            &[
+                &format!("{at}.path: Invalid value: \"a//b/..\": must be an absolute path"),
+                &format!("{at}.path: Invalid value: \"a//b/..\": must not contain '//'"),
+                &format!("{at}.path: Invalid value: \"a//b/..\": cannot end with '/..'"),
+            ],
+        );
+        path(
+            json!({"path": "a", "pathType": "ImplementationSpecific"}),
+            &[&format!("{at}.path: Invalid value: \"a\": must be an absolute path")],
+        );
+        let backend = |backend: Value, expected: &[&str]| check(json!({ "defaultBackend": backend }), expected);
+        let at = "spec.defaultBackend";
+        backend(
+            json!({"service": null}),
+            &[&format!("{at}: Invalid value: \"\": resource or service backend is required")],
+        );
+        backend(
+            json!({"resource": {"kind": "K", "name": "r"}}),
+            &[&format!("{at}: Invalid value: \"\": cannot set both resource and service backends")],
+        );
+        backend(
+            json!({"service": null, "resource": {"apiGroup": "", "kind": "", "name": "a/b"}}),
+            &[
+                &format!("{at}.resource.apiGroup: Invalid value: \"\""),
+                &format!("{at}.resource.kind: Required value"),
+                &format!("{at}.resource.name: Invalid value: \"a/b\": may not contain '/'"),
+            ],
+        );
+        backend(
+            json!({"service": {"name": "", "port": {"name": "web", "number": 80}}}),
+            &[
+                &format!("{at}.service.name: Required value"),
+                &format!("{at}: Invalid value: \"\": cannot set both port name & port number"),
+            ],
+        );
+        backend(
+            json!({"service": {"name": "S", "port": {"number": 0}}}),
+            &[
+                &format!("{at}.service.name: Invalid value: \"S\""),
+                &format!("{at}: Required value: port name or number is required"),
+            ],
+        );
+        backend(
+            json!({"service": {"port": {"number": 70000}}}),
+            &[&format!("{at}.service.port.number: Invalid value: 70000: must be between 1 and 65535, inclusive")],
+        );
+    }
+
+    #[test]
+    fn status_and_rows() {
+        let points = json!({"loadBalancer": {"ingress": [{"ip": "x"}, {"hostname": "10.0.0.1"}]}});
+        expect(
+            &status_faults::<Ingress>(ingress(json!({})), points),
+            &[
+                "status.loadBalancer.ingress[0].ip: Invalid value: \"x\": must be a valid IP address",
+                "status.loadBalancer.ingress[1].hostname: Invalid value: \"10.0.0.1\": must be a DNS name, not an IP address",
+            ],
+        );
+        let line = |rest: Value| row::<Ingress>(ingress(rest));
+        assert_eq!(line(json!({})), "i|<none>|*||80|5m");
+        let hosts: Vec<Value> = ["a", "b", "c", "d"].iter().map(|h| json!({ "host": h })).collect();
+        assert_eq!(
+            line(
+                json!({"spec": {"ingressClassName": "k", "rules": hosts, "tls": [{}]}, "status": {"loadBalancer": {"ingress": [{"ip": "1.1.1.1"}]}}})
+            ),
+            "i|k|a,b,c + 1 more...|1.1.1.1|80, 443|5m"
+        );
     }
 }

@@ -3,10 +3,11 @@
 use k8s_openapi::api::networking::v1::IngressClass;
 
 use super::fields::text;
+use super::ingress::validate_reference;
 use super::meta::{age_cell, name_cell};
 use crate::kind::{Info, Resource};
 use crate::table::{Cell, Column};
-use crate::validation::{Errors, IMMUTABLE, Path, dns1123_subdomain};
+use crate::validation::{Errors, IMMUTABLE, Path, dns1123_label, dns1123_subdomain};
 
 /// The longest name of a controller, in bytes.
 const CONTROLLER_MAX: usize = 250;
@@ -44,11 +45,7 @@ impl Resource for IngressClass {
         validate_prefixed_path(controller, &at.child("controller"), errors);
         let Some(parameters) = &spec.parameters else { return };
         let at = at.child("parameters");
-        for (field, value) in [("kind", &parameters.kind), ("name", &parameters.name)] {
-            if value.is_empty() {
-                errors.required(&at.child(field), "");
-            }
-        }
+        validate_reference(parameters.api_group.as_ref(), &parameters.kind, &parameters.name, &at, errors);
         match (text(&parameters.scope), &parameters.namespace) {
             ("", _) => errors.required(&at.child("scope"), ""),
             ("Namespace", None) => {
@@ -57,7 +54,8 @@ impl Resource for IngressClass {
             ("Cluster", Some(_)) => {
                 errors.forbidden(&at.child("namespace"), "`parameters.scope` is set to 'Cluster'");
             }
-            ("Namespace" | "Cluster", _) => {}
+            ("Namespace", Some(name)) => errors.invalid_each(&at.child("namespace"), name, dns1123_label(name)),
+            ("Cluster", None) => {}
             (other, _) => errors.not_supported(&at.child("scope"), other, &["Cluster", "Namespace"]),
         }
     }
@@ -107,5 +105,73 @@ fn validate_prefixed_path(value: &str, at: &Path<'_>, errors: &mut Errors) {
             }
         }
         _ => errors.invalid(at, value, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{created, expect, faults, row, update_faults};
+
+    #[test]
+    fn classes() {
+        let class =
+            |spec: Value| json!({"metadata": {"name": "c", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": spec});
+        let with_parameters = |parameters: Value| class(json!({"controller": "a.io/b", "parameters": parameters}));
+        let made: IngressClass = created(with_parameters(json!({"kind": "K", "name": "p"})));
+        assert_eq!(made.spec.unwrap().parameters.unwrap().scope.as_deref(), Some("Cluster"));
+        let check = |class: Value, expected: &[&str]| expect(&faults::<IngressClass>(class), expected);
+        check(class(json!({"controller": "a.io/b"})), &[]);
+        check(class(json!({})), &["spec.controller: Required value"]);
+        check(
+            class(json!({"controller": "A.io/b c"})),
+            &[
+                "spec.controller: Invalid value: \"A.io\"",
+                "spec.controller: Invalid value: \"b c\": Invalid path (regex used for validation is",
+            ],
+        );
+        check(
+            class(json!({"controller": "a"})),
+            &["spec.controller: Invalid value: \"a\": must be a domain-prefixed path (such as \"acme.io/foo\")"],
+        );
+        check(
+            class(json!({"controller": format!("a.io/{}", "x".repeat(250))})),
+            &["spec.controller: Too long: may not be more than 250 bytes"],
+        );
+        check(
+            with_parameters(json!({"apiGroup": "G", "kind": "", "name": "a/b", "scope": "Galaxy"})),
+            &[
+                "spec.parameters.apiGroup: Invalid value: \"G\"",
+                "spec.parameters.kind: Required value",
+                "spec.parameters.name: Invalid value: \"a/b\": may not contain '/'",
+                "spec.parameters.scope: Unsupported value: \"Galaxy\": supported values: \"Cluster\", \"Namespace\"",
+            ],
+        );
+        let scoped = |scope: &str, namespace: Value| {
+            with_parameters(json!({"kind": "K", "name": "p", "scope": scope, "namespace": namespace}))
+        };
+        check(
+            scoped("Namespace", json!(null)),
+            &["spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'"],
+        );
+        check(scoped("Namespace", json!("N")), &["spec.parameters.namespace: Invalid value: \"N\""]);
+        check(
+            scoped("Cluster", json!("n")),
+            &["spec.parameters.namespace: Forbidden: `parameters.scope` is set to 'Cluster'"],
+        );
+        expect(
+            &update_faults::<IngressClass>(
+                class(json!({"controller": "a.io/b"})),
+                class(json!({"controller": "a.io/c"})),
+            ),
+            &["spec.controller: Invalid value: \"a.io/c\": field is immutable"],
+        );
+        assert_eq!(row::<IngressClass>(class(json!({"controller": "a.io/b"}))), "c|a.io/b|<none>|5m");
+        assert_eq!(
+            row::<IngressClass>(with_parameters(json!({"apiGroup": "g", "kind": "K", "name": "p"}))),
+            "c|a.io/b|K.g/p|5m"
+        );
     }
 }

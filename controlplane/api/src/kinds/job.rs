@@ -256,7 +256,7 @@ pub(super) fn validate_spec(spec: &JobSpec, at: &Path<'_>, errors: &mut Errors) 
             errors.invalid(&at, policy, "only \"Never\" is supported when podFailurePolicy is specified");
         }
         "OnFailure" | "Never" => {}
-        other => errors.not_supported(&at, other, &["Never", "OnFailure"]),
+        other => errors.not_supported(&at, other, &["OnFailure", "Never"]),
     }
 }
 

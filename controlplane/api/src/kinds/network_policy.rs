@@ -7,11 +7,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::fields::{default_to, list};
 use super::meta::{age_cell, name_cell};
-use super::pod::validate_protocol;
 use super::workload::selector_text;
 use crate::kind::{Info, Resource};
 use crate::table::{Cell, Column};
 use crate::validation::{Errors, Path, json, port_number, validate_cidr, validate_label_selector, validate_port};
+
+const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
 impl Resource for NetworkPolicy {
     const INFO: Info = Info {
@@ -71,7 +72,7 @@ impl Resource for NetworkPolicy {
             return;
         }
         for (i, name) in types.iter().enumerate().filter(|(_, t)| !matches!(t.as_str(), "Ingress" | "Egress")) {
-            errors.not_supported(&at.child("policyTypes").index(i), name, &["Egress", "Ingress"]);
+            errors.not_supported(&at.child("policyTypes").index(i), name, &["Ingress", "Egress"]);
         }
     }
 
@@ -96,8 +97,8 @@ fn validate_rule(
 }
 
 fn validate_policy_port(port: &NetworkPolicyPort, at: &Path<'_>, errors: &mut Errors) {
-    if let Some(protocol) = &port.protocol {
-        validate_protocol(protocol, &at.child("protocol"), errors);
+    if let Some(protocol) = port.protocol.as_deref().filter(|p| !PROTOCOLS.contains(p)) {
+        errors.not_supported(&at.child("protocol"), protocol, &PROTOCOLS);
     }
     if let Some(number) = &port.port {
         validate_port(number, &at.child("port"), errors);
@@ -125,11 +126,15 @@ fn validate_peer(peer: &NetworkPolicyPeer, at: &Path<'_>, errors: &mut Errors) {
         }
     }
     let by_labels = peer.pod_selector.is_some() || peer.namespace_selector.is_some();
-    match (&peer.ip_block, by_labels) {
-        (None, false) => errors.required(at, "must specify a peer"),
-        (Some(_), true) => errors.forbidden(at, "may not specify both ipBlock and another peer"),
-        (Some(block), false) => validate_block(block, &at.child("ipBlock"), errors),
-        (None, true) => {}
+    match &peer.ip_block {
+        Some(block) => {
+            validate_block(block, &at.child("ipBlock"), errors);
+            if by_labels {
+                errors.forbidden(at, "may not specify both ipBlock and another peer");
+            }
+        }
+        None if !by_labels => errors.required(at, "must specify a peer"),
+        None => {}
     }
 }
 
@@ -170,7 +175,78 @@ fn is_strict_subset(inner: &str, outer: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_strict_subset;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{created, expect, faults, row};
+
+    fn policy(spec: Value) -> Value {
+        json!({"metadata": {"name": "p", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": spec})
+    }
+
+    #[test]
+    fn policies() {
+        let made: NetworkPolicy = created(policy(json!({"egress": [{"ports": [{"port": 80}]}]})));
+        let spec = serde_json::to_value(made.spec).unwrap();
+        assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
+        assert_eq!(spec["egress"][0]["ports"][0], json!({"port": 80, "protocol": "TCP"}));
+        let check = |spec: Value, expected: &[&str]| expect(&faults::<NetworkPolicy>(policy(spec)), expected);
+        check(json!({"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}]}), &[]);
+        check(
+            json!({"policyTypes": ["Ingres"], "podSelector": {"matchLabels": {"-": ""}}}),
+            &[
+                "spec.podSelector.matchLabels: Invalid value: \"-\"",
+                "spec.policyTypes[0]: Unsupported value: \"Ingres\": supported values: \"Ingress\", \"Egress\"",
+            ],
+        );
+        check(
+            json!({"policyTypes": ["Ingress", "Egress", "Ingress"]}),
+            &[
+                "spec.policyTypes: Invalid value: [\"Ingress\",\"Egress\",\"Ingress\"]: may not specify more than two policyTypes",
+            ],
+        );
+        let port = |port: Value, expected: &[&str]| check(json!({"ingress": [{"ports": [port]}]}), expected);
+        port(json!({"port": 80, "endPort": 90}), &[]);
+        port(
+            json!({"protocol": "ICMP"}),
+            &[
+                "spec.ingress[0].ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"TCP\", \"UDP\", \"SCTP\"",
+            ],
+        );
+        port(
+            json!({"port": 80, "endPort": 70}),
+            &["spec.ingress[0].ports[0].endPort: Invalid value: 70: must be greater than or equal to `port`"],
+        );
+        port(
+            json!({"port": 80, "endPort": 70000}),
+            &["spec.ingress[0].ports[0].endPort: Invalid value: 70000: must be between 1 and 65535, inclusive"],
+        );
+        port(
+            json!({"port": "web", "endPort": 80}),
+            &["spec.ingress[0].ports[0].endPort: Invalid value: 80: may not be specified when `port` is non-numeric"],
+        );
+        port(
+            json!({"endPort": 80}),
+            &["spec.ingress[0].ports[0].endPort: Invalid value: 80: may not be specified when `port` is not specified"],
+        );
+        let peer = |peer: Value, expected: &[&str]| check(json!({"ingress": [{"from": [peer]}]}), expected);
+        peer(json!({}), &["spec.ingress[0].from[0]: Required value: must specify a peer"]);
+        peer(
+            json!({"podSelector": {}, "ipBlock": {"cidr": ""}}),
+            &[
+                "spec.ingress[0].from[0].ipBlock.cidr: Required value",
+                "spec.ingress[0].from[0]: Forbidden: may not specify both ipBlock and another peer",
+            ],
+        );
+        peer(
+            json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["x", "11.0.0.0/16"]}}),
+            &[
+                "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"x\": must be a valid CIDR value",
+                "spec.ingress[0].from[0].ipBlock.except[1]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
+            ],
+        );
+        assert_eq!(row::<NetworkPolicy>(policy(json!({"podSelector": {"matchLabels": {"a": "b"}}}))), "p|a=b|5m");
+    }
 
     #[test]
     fn exceptions_lie_within_their_block() {

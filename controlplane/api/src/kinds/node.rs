@@ -228,7 +228,7 @@ mod tests {
             )),
             &[
                 "metadata.taints[1]: Duplicate value: {",
-                "metadata.taints[2].effect: Unsupported value: \"Never\": supported values: \"NoExecute\"",
+                "metadata.taints[2].effect: Unsupported value: \"Never\": supported values: \"NoSchedule\"",
                 "status.capacity.pods: Invalid value: \"1500m\": must be an integer",
                 "spec.podCIDRs[0]: Invalid value: \"x\": must be a valid CIDR value",
             ],

@@ -5,11 +5,14 @@ mod defaults;
 mod env;
 mod probes;
 mod requirements;
+mod resize;
 mod resources;
 mod row;
 mod scheduling;
 mod security;
 mod spec;
+#[cfg(test)]
+mod subresource_tests;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -23,7 +26,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 pub(crate) use containers::validate_protocol;
 pub(crate) use defaults::default_template;
 pub(crate) use requirements::validate_amount;
-pub(crate) use scheduling::validate_effect;
+pub(crate) use scheduling::{validate_effect, validate_node_selector};
 pub(crate) use spec::validate_template;
 pub(crate) use warnings::spec_warnings;
 
@@ -131,6 +134,23 @@ impl Resource for Pod {
 
     fn validate_status_update(&self, old: &Self, errors: &mut Errors) {
         update::validate_status_update(self, old, errors);
+    }
+
+    fn validate_subresource_update(&self, subresource: Subresource, old: &Self, errors: &mut Errors) {
+        let refused = match subresource {
+            Subresource::Resize => resize::refusal(old),
+            Subresource::EphemeralContainers => update::refuses_ephemeral(old),
+            _ => return,
+        };
+        if let Some(why) = refused {
+            return errors.forbidden(&Path::ROOT, why);
+        }
+        Resource::validate(self, errors);
+        if subresource == Subresource::Resize {
+            resize::validate(self, old, errors);
+        } else {
+            update::validate_ephemeral(self, old, errors);
+        }
     }
 
     fn warnings(&self) -> Vec<String> {

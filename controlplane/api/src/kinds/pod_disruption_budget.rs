@@ -3,10 +3,11 @@
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::fields::list;
 use super::meta::{age_cell, name_cell, spec_and_status};
 use crate::kind::{Info, Resource, Subresource};
 use crate::table::{Cell, Column};
-use crate::validation::{Errors, Path, json, validate_label_selector};
+use crate::validation::{Errors, Path, json, validate_conditions, validate_label_selector, validate_non_negative};
 
 impl Resource for PodDisruptionBudget {
     const INFO: Info = Info {
@@ -47,6 +48,20 @@ impl Resource for PodDisruptionBudget {
         }
     }
 
+    fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
+        let Some(status) = &self.status else { return };
+        let at = Path::new("status");
+        validate_conditions(list(&status.conditions), &at.child("conditions"), errors);
+        for (field, n) in [
+            ("disruptionsAllowed", status.disruptions_allowed.unwrap_or_default()),
+            ("currentHealthy", status.current_healthy.unwrap_or_default()),
+            ("desiredHealthy", status.desired_healthy.unwrap_or_default()),
+            ("expectedPods", status.expected_pods.unwrap_or_default()),
+        ] {
+            validate_non_negative(n, &at.child(field), errors);
+        }
+    }
+
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
         let shown = |value: Option<&IntOrString>| -> Cell {
             match value {
@@ -79,5 +94,66 @@ fn validate_share(value: &IntOrString, at: &Path<'_>, errors: &mut Errors) {
                 Some(_) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{expect, faults, row, status_faults};
+
+    fn budget(spec: Value) -> Value {
+        json!({"metadata": {"name": "b", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": spec})
+    }
+
+    #[test]
+    fn budgets() {
+        let check = |spec: Value, expected: &[&str]| expect(&faults::<PodDisruptionBudget>(budget(spec)), expected);
+        check(json!({}), &[]);
+        check(json!({"minAvailable": "100%"}), &[]);
+        check(
+            json!({"minAvailable": -1, "maxUnavailable": "101%"}),
+            &[
+                "spec: Invalid value: {",
+                "spec.minAvailable: Invalid value: -1: must be greater than or equal to 0",
+                "spec.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%",
+            ],
+        );
+        check(json!({"maxUnavailable": "x"}), &["spec.maxUnavailable: Invalid value: \"x\": a valid percent string"]);
+        check(
+            json!({"selector": {"matchLabels": {"-": "x"}}, "unhealthyPodEvictionPolicy": "Never"}),
+            &[
+                "spec.selector.matchLabels: Invalid value: \"-\"",
+                "spec.unhealthyPodEvictionPolicy: Unsupported value: \"Never\": supported values: \"AlwaysAllow\", \"IfHealthyBudget\"",
+            ],
+        );
+    }
+
+    #[test]
+    fn status_and_rows() {
+        let check = |status: Value, expected: &[&str]| {
+            expect(&status_faults::<PodDisruptionBudget>(budget(json!({})), status), expected);
+        };
+        let fine = json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0});
+        check(fine, &[]);
+        check(
+            json!({
+                "disruptionsAllowed": -1, "currentHealthy": -1, "desiredHealthy": -1, "expectedPods": -1,
+                "conditions": [{"type": "A", "status": "Maybe", "reason": "R", "message": "", "lastTransitionTime": "2024-05-01T11:55:00Z"}],
+            }),
+            &[
+                "status.conditions[0].status: Unsupported value: \"Maybe\"",
+                "status.disruptionsAllowed: Invalid value: -1: must be greater than or equal to 0",
+                "status.currentHealthy: Invalid value: -1",
+                "status.desiredHealthy: Invalid value: -1",
+                "status.expectedPods: Invalid value: -1",
+            ],
+        );
+        let line = |spec: Value| row::<PodDisruptionBudget>(budget(spec));
+        assert_eq!(line(json!({})), "b|N/A|N/A|0|5m");
+        assert_eq!(line(json!({"minAvailable": 1})), "b|1|N/A|0|5m");
+        assert_eq!(line(json!({"maxUnavailable": "10%"})), "b|N/A|10%|0|5m");
     }
 }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::PodTemplate;
 
-use super::meta::{age_cell, name_cell};
+use super::meta::name_cell;
 use super::{pod, workload};
 use crate::kind::{Info, Resource};
 use crate::table::{Cell, Column};
@@ -15,7 +15,6 @@ impl Resource for PodTemplate {
             Column::text("Containers", "Names of each container in the template."),
             Column::text("Images", "Images referenced by each container in the template."),
             Column::text("Pod Labels", "The labels for the pod template."),
-            Column::AGE,
         ],
         has_generation: true,
         ..Info::namespaced("podtemplates", "podtemplate")
@@ -34,7 +33,7 @@ impl Resource for PodTemplate {
         pod::validate_template(self.template.as_ref().unwrap_or(&empty), &Path::new("template"), errors);
     }
 
-    fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
+    fn row(&self, _now: jiff::Timestamp) -> Vec<Cell> {
         let empty = Default::default();
         let template = self.template.as_ref().unwrap_or(&empty);
         let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
@@ -43,7 +42,6 @@ impl Resource for PodTemplate {
             workload::container_names(template).into(),
             workload::container_images(template).into(),
             workload::labels_text(labels).into(),
-            age_cell(&self.metadata, now),
         ]
     }
 }

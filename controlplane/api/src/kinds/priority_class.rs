@@ -55,7 +55,7 @@ impl Resource for PriorityClass {
         }
         match text(&self.preemption_policy) {
             "PreemptLowerPriority" | "Never" => {}
-            other => errors.not_supported(&Path::new("preemptionPolicy"), other, &["Never", "PreemptLowerPriority"]),
+            other => errors.not_supported(&Path::new("preemptionPolicy"), other, &["PreemptLowerPriority", "Never"]),
         }
     }
 

@@ -144,7 +144,7 @@ impl Resource for ResourceQuota {
         for (name, hard) in status.and_then(|s| s.hard.as_ref()).into_iter().flatten() {
             let used = used.and_then(|u| u.get(name)).map_or("0", |q| q.0.as_str());
             let text = format!("{name}: {used}/{}", hard.0);
-            if name.starts_with("limits") { limits.push(text) } else { requests.push(text) }
+            if name.starts_with("limits.") { limits.push(text) } else { requests.push(text) }
         }
         vec![
             name_cell(&self.metadata),

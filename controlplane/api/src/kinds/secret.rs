@@ -69,12 +69,7 @@ impl Resource for Secret {
 
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
         let keys = self.data.as_ref().map_or(0, |d| d.len());
-        vec![
-            name_cell(&self.metadata),
-            text(&self.type_).into(),
-            keys.to_string().into(),
-            age_cell(&self.metadata, now),
-        ]
+        vec![name_cell(&self.metadata), text(&self.type_).into(), keys.into(), age_cell(&self.metadata, now)]
     }
 }
 

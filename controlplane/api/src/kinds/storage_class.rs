@@ -1,9 +1,13 @@
 //! StorageClass: how volumes are made for claims.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::TopologySelectorTerm;
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use super::fields::{default_to, is_true, text};
+use super::fields::{default_to, is_true, list, text};
 use super::meta::age_cell;
+use super::volume::class_name_cell;
 use crate::kind::{Info, Resource};
 use crate::table::{Cell, Column};
 use crate::validation::{Errors, IMMUTABLE, Path, qualified_name};
@@ -43,12 +47,7 @@ impl Resource for StorageClass {
     }
 
     fn validate(&self, errors: &mut Errors) {
-        if self.provisioner.is_empty() {
-            errors.required(&Path::new("provisioner"), "");
-        } else {
-            let lower = self.provisioner.to_lowercase();
-            errors.invalid_each(&Path::new("provisioner"), &self.provisioner, qualified_name(&lower));
-        }
+        validate_provisioner(&self.provisioner, &Path::new("provisioner"), errors);
         validate_parameters(self.parameters.as_ref(), &Path::new("parameters"), errors);
         let policy = text(&self.reclaim_policy);
         if !policy.is_empty() && !matches!(policy, "Delete" | "Retain") {
@@ -62,6 +61,7 @@ impl Resource for StorageClass {
                 errors.not_supported(&Path::new("volumeBindingMode"), other, &supported);
             }
         }
+        validate_topologies(list(&self.allowed_topologies), &Path::new("allowedTopologies"), errors);
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
@@ -79,27 +79,60 @@ impl Resource for StorageClass {
     }
 
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
-        let annotations = self.metadata.annotations.as_ref();
-        let is_default =
-            DEFAULT_ANNOTATIONS.iter().any(|a| annotations.and_then(|all| all.get(*a)).is_some_and(|v| v == "true"));
-        let name = text(&self.metadata.name);
         vec![
-            if is_default { format!("{name} (default)") } else { name.to_owned() }.into(),
+            class_name_cell(&self.metadata, &DEFAULT_ANNOTATIONS),
             self.provisioner.clone().into(),
             self.reclaim_policy.as_deref().unwrap_or("Delete").into(),
             self.volume_binding_mode.as_deref().unwrap_or("Immediate").into(),
-            is_true(self.allow_volume_expansion).to_string().into(),
+            is_true(self.allow_volume_expansion).into(),
             age_cell(&self.metadata, now),
         ]
     }
 }
 
+/// Who makes the volumes: a qualified name, of any case.
+pub(super) fn validate_provisioner(name: &str, at: &Path<'_>, errors: &mut Errors) {
+    if name.is_empty() {
+        errors.required(at, "");
+    } else {
+        errors.invalid_each(at, name, qualified_name(&name.to_lowercase()));
+    }
+}
+
+/// Where the volumes may be: terms that differ, of keys that differ.
+fn validate_topologies(terms: &[TopologySelectorTerm], at: &Path<'_>, errors: &mut Errors) {
+    // A term that says nothing is one too many, once for each term there is.
+    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = vec![BTreeMap::new(); terms.len()];
+    for (i, term) in terms.iter().enumerate() {
+        let at = at.index(i);
+        let at = at.child("matchLabelExpressions");
+        let mut said = BTreeMap::new();
+        for (i, expression) in list(&term.match_label_expressions).iter().enumerate() {
+            let at = at.index(i);
+            let values_at = at.child("values");
+            if expression.values.is_empty() {
+                errors.required(&values_at, "");
+            }
+            let mut values = BTreeSet::new();
+            for (i, value) in expression.values.iter().enumerate() {
+                if !values.insert(value.as_str()) {
+                    errors.duplicate(&values_at.index(i), value);
+                }
+            }
+            errors.invalid_each(&at.child("key"), &expression.key, qualified_name(&expression.key));
+            if said.insert(expression.key.as_str(), values).is_some() {
+                errors.duplicate(&at.child("key"), &expression.key);
+            }
+        }
+        for _ in seen.iter().filter(|other| **other == said) {
+            errors.duplicate(&at, "");
+        }
+        seen.push(said);
+    }
+}
+
 /// The parameters of a class of storage.
-pub(super) fn validate_parameters(
-    parameters: Option<&std::collections::BTreeMap<String, String>>,
-    at: &Path<'_>,
-    errors: &mut Errors,
-) {
+pub(super) fn validate_parameters(parameters: Option<&BTreeMap<String, String>>, at: &Path<'_>, errors: &mut Errors) {
     let Some(parameters) = parameters else { return };
     if parameters.len() > PARAMETERS_MAX {
         errors.too_long(at, PARAMETERS_MAX);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kind::Resource;
+use crate::kind::{Resource, Subresource};
 use crate::validation::Errors;
 
 /// The moment at which tests take place.
@@ -34,6 +34,28 @@ pub(super) fn update_faults<T: Resource>(old: Value, new: Value) -> Vec<String> 
     let mut errors = Errors::new();
     new.validate(&mut errors);
     new.validate_update(&old, &mut errors);
+    texts(&errors)
+}
+
+/// What is wrong with a new status of an object.
+pub(super) fn status_faults<T: Resource>(object: Value, status: Value) -> Vec<String> {
+    let old: T = created(object.clone());
+    let mut new: T = serde_json::from_value(with(object, serde_json::json!({ "status": status }))).unwrap();
+    new.apply_defaults();
+    new.prepare_status_update(&old);
+    let mut errors = Errors::new();
+    new.validate_status_update(&old, &mut errors);
+    texts(&errors)
+}
+
+/// What is wrong with a change through a narrow subresource, the rest of the object being as it was.
+pub(super) fn subresource_faults<T: Resource>(subresource: Subresource, old: Value, new: Value) -> Vec<String> {
+    let old: T = created(old);
+    let mut new: T = serde_json::from_value(new).unwrap();
+    new.apply_defaults();
+    new.prepare_update(&old);
+    let mut errors = Errors::new();
+    new.validate_subresource_update(subresource, &old, &mut errors);
     texts(&errors)
 }
 

@@ -1,11 +1,17 @@
-//! What volumes and claims share: access modes, classes and amounts of storage.
+//! What the kinds of storage share: access modes, classes, amounts, the names of drivers.
+
+#[cfg(test)]
+mod tests;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::fields::ResourceList;
+use super::fields::{ResourceList, text};
 use crate::quantity::Amount;
-use crate::validation::{Errors, Path};
+use crate::table::Cell;
+use crate::validation::{Errors, Path, dns1123_subdomain};
 
+/// The longest name of a driver.
+const MAX_DRIVER: usize = 63;
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 const ACCESS_MODES: [(&str, &str); 4] =
     [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
@@ -52,4 +58,23 @@ pub(super) fn validate_positive(amounts: &ResourceList, at: &Path<'_>, errors: &
             Err(e) => errors.invalid(&at.key(name), &quantity.0, e.to_string()),
         }
     }
+}
+
+/// The name of a driver: a domain, of any case.
+pub(super) fn validate_driver(name: &str, at: &Path<'_>, errors: &mut Errors) {
+    if name.is_empty() {
+        return errors.required(at, "");
+    }
+    if name.len() > MAX_DRIVER {
+        errors.too_long(at, MAX_DRIVER);
+    }
+    errors.invalid_each(at, name, dns1123_subdomain(&name.to_lowercase()));
+}
+
+/// The name of a class, and whether it is the default: when one of the annotations says so.
+pub(super) fn class_name_cell(meta: &ObjectMeta, annotations: &[&str]) -> Cell {
+    let says =
+        |annotation: &&str| meta.annotations.as_ref().and_then(|all| all.get(*annotation)).is_some_and(|v| v == "true");
+    let name = text(&meta.name);
+    if annotations.iter().any(says) { format!("{name} (default)").into() } else { name.into() }
 }

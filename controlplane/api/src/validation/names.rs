@@ -14,7 +14,9 @@ const LABEL_VALUE: &str = "a valid label must be an empty string or consist of a
 const CONFIG_MAP_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const ENV_VAR_NAME: &str =
     "a valid environment variable name must consist only of printable ASCII characters other than '='";
-const PATH_SEGMENT: &str = "[/%]";
+const C_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
+/// What would end a segment of a path, or begin a code.
+const PATH_SEGMENT: [char; 2] = ['/', '%'];
 
 fn too_long(max: usize) -> String {
     format!("must be no more than {max} bytes")
@@ -176,12 +178,7 @@ pub fn path_segment(value: &str) -> Vec<String> {
     if matches!(value, "." | "..") {
         return vec![format!("may not be '{value}'")];
     }
-    value
-        .chars()
-        .filter(|c| PATH_SEGMENT[1..3].contains(*c))
-        .map(|c| format!("may not contain '{c}'"))
-        .take(1)
-        .collect()
+    PATH_SEGMENT.iter().filter(|c| value.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
 }
 
 /// The name of a port: an IANA service name.
@@ -204,6 +201,31 @@ pub fn port_name(value: &str) -> Vec<String> {
         errors.push("must not begin or end with a hyphen".to_owned());
     }
     errors
+}
+
+/// An identifier as C and most languages have them: attributes of devices.
+#[must_use]
+pub fn c_identifier(value: &str) -> Vec<String> {
+    let bytes = value.as_bytes();
+    let start = bytes.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
+    if start && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_') {
+        Vec::new()
+    } else {
+        vec![C_IDENTIFIER.to_owned()]
+    }
+}
+
+/// A domain of three labels at least: names of webhooks (`IsFullyQualifiedName`). At most one text.
+#[must_use]
+pub fn fully_qualified_name(value: &str) -> Option<String> {
+    let broken = dns1123_subdomain(value);
+    if !broken.is_empty() {
+        Some(broken.join(","))
+    } else if value.split('.').count() < 3 {
+        Some("should be a domain with at least three segments separated by dots".to_owned())
+    } else {
+        None
+    }
 }
 
 /// A port's number.
@@ -241,6 +263,9 @@ mod tests {
         check(label_value, &["", "a", "A.b_c"], &["-", "a-", "a b", &long]);
         check(config_map_key, &["a", ".a", "A-b"], &["", ".", "..", "..a", "a/b"]);
         check(env_var_name, &["A", "a.b", "1"], &["", "a=b", "ä"]);
+        check(c_identifier, &["a", "_1", "aB_9"], &["", "1a", "a-b", "a.b"]);
+        let qualified = |value: &str| fully_qualified_name(value).into_iter().collect();
+        check(qualified, &["a.b.c", "x.example.com"], &["", "a.b", "A.b.c"]);
         check(path_segment, &["system:node"], &[".", "..", "a/b", "a%b"]);
         check(port_name, &["http", "a-1"], &["", "1", "-a", "a--b", "HTTP", "abcdefghijklmnop"]);
     }

@@ -15,6 +15,35 @@ pub fn validate_ip(ip: &str, at: &Path<'_>, errors: &mut Errors) -> Option<IpAdd
     parsed
 }
 
+/// Reports a text that is not an address in the one form in which programs write it (`IsValidIP`).
+pub fn validate_canonical_ip(text: &str, at: &Path<'_>, errors: &mut Errors) {
+    let Some(ip) = validate_ip(text, at, errors) else { return };
+    if matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
+        errors.invalid(at, text, "must not be an IPv4-mapped IPv6 address");
+    } else if ip.to_string() != text {
+        errors.invalid(at, text, format!("must be in canonical form ({:?})", ip.to_string()));
+    }
+}
+
+/// Reports a text that is not a subnet in the one form in which programs write it (`IsValidCIDR`): no bit of the address
+/// is set beyond its prefix.
+pub fn validate_canonical_cidr(text: &str, at: &Path<'_>, errors: &mut Errors) -> Option<IpAddr> {
+    let ip = validate_cidr(text, at, errors)?;
+    let bits: u32 = text.rsplit_once('/').and_then(|(_, bits)| bits.parse().ok()).unwrap_or_default();
+    let network = match ip {
+        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & u32::MAX.checked_shl(32 - bits).unwrap_or(0)).into()),
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & u128::MAX.checked_shl(128 - bits).unwrap_or(0)).into()),
+    };
+    if matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
+        errors.invalid(at, text, "must not have an IPv4-mapped IPv6 address");
+    } else if network != ip {
+        errors.invalid(at, text, "must not have bits set beyond the prefix length");
+    } else if format!("{network}/{bits}") != text {
+        errors.invalid(at, text, format!("must be in canonical form ({:?})", format!("{network}/{bits}")));
+    }
+    Some(ip)
+}
+
 /// Reports a text that is no address with a prefix length.
 pub fn validate_cidr(cidr: &str, at: &Path<'_>, errors: &mut Errors) -> Option<IpAddr> {
     let parsed = cidr.split_once('/').and_then(|(ip, bits)| {
@@ -26,6 +55,26 @@ pub fn validate_cidr(cidr: &str, at: &Path<'_>, errors: &mut Errors) -> Option<I
         errors.invalid(at, cidr, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
     }
     parsed
+}
+
+/// Reports a text that is not an interface's address with the length of its subnet, in the form programs write
+/// (`IsValidInterfaceAddress`): `192.168.1.5/24`.
+pub fn validate_interface_address(text: &str, at: &Path<'_>, errors: &mut Errors) {
+    const FORM: &str = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+    let mut bad = Errors::new();
+    let Some(ip) = validate_cidr(text, at, &mut bad) else {
+        return errors.invalid(at, text, FORM);
+    };
+    let bits: u8 = text.rsplit_once('/').and_then(|(_, bits)| bits.parse().ok()).unwrap_or_default();
+    let (ip, bits) = match ip {
+        // An IPv4 address in an IPv6 one has the 96 bits before it in its prefix.
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or((ip, bits), |v4| (IpAddr::V4(v4), bits.saturating_sub(96))),
+        IpAddr::V4(_) => (ip, bits),
+    };
+    let canonical = format!("{ip}/{bits}");
+    if text != canonical {
+        errors.invalid(at, text, format!("must be in canonical form ({canonical:?})"));
+    }
 }
 
 /// A node without the right to set routes gives its pods addresses of 127.64.0.0/10, where nothing else listens; they are
@@ -125,6 +174,32 @@ mod tests {
             ("x", 1),
         ] {
             assert_eq!(errors_of(validate_non_special_ip, ip), count, "{ip}");
+        }
+        for (text, count) in [
+            ("10.9.8.7/24", 0),
+            ("2001:db8::1/64", 0),
+            ("2001:DB8::1/64", 1),
+            ("::ffff:10.0.0.1/120", 1),
+            ("10.9.8.7", 1),
+            ("x/24", 1),
+        ] {
+            assert_eq!(errors_of(validate_interface_address, text), count, "{text}");
+        }
+        let canonical = |text: &str, at: &Path<'_>, errors: &mut Errors| {
+            validate_canonical_cidr(text, at, errors);
+        };
+        for (text, count) in [
+            ("10.0.0.0/8", 0),
+            ("0.0.0.0/0", 0),
+            ("::/0", 0),
+            ("fd00::/8", 0),
+            ("10.0.0.1/32", 0),
+            ("10.0.0.1/8", 1),
+            ("FD00::/8", 1),
+            ("::ffff:10.0.0.0/104", 1),
+            ("x", 1),
+        ] {
+            assert_eq!(errors_of(canonical, text), count, "{text}");
         }
         let cidr = |text: &str, at: &Path<'_>, errors: &mut Errors| {
             validate_cidr(text, at, errors);

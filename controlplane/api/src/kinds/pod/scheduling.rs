@@ -1,8 +1,8 @@
 //! The rules for where a pod may run: affinity, tolerations, spreading, gates.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSchedulingGate, Toleration,
-    TopologySpreadConstraint, WeightedPodAffinityTerm,
+    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm,
+    PodSchedulingGate, Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -63,20 +63,24 @@ enum Values {
 
 fn validate_node_affinity(affinity: &NodeAffinity, at: &Path<'_>, errors: &mut Errors) {
     if let Some(required) = &affinity.required_during_scheduling_ignored_during_execution {
-        let required_at = at.child(REQUIRED);
-        let at = required_at.child("nodeSelectorTerms");
-        if required.node_selector_terms.is_empty() {
-            errors.required(&at, "must have at least one node selector term");
-        }
-        for (i, term) in required.node_selector_terms.iter().enumerate() {
-            validate_node_term(term, Values::Checked, &at.index(i), errors);
-        }
+        validate_node_selector(required, &at.child(REQUIRED), errors);
     }
     for (i, term) in list(&affinity.preferred_during_scheduling_ignored_during_execution).iter().enumerate() {
         let list_at = at.child(PREFERRED);
         let at = list_at.index(i);
         validate_weight(term.weight, &at.child("weight"), errors);
         validate_node_term(&term.preference, Values::Any, &at.child("preference"), errors);
+    }
+}
+
+/// Terms of which a node must meet one.
+pub(crate) fn validate_node_selector(selector: &NodeSelector, at: &Path<'_>, errors: &mut Errors) {
+    let at = at.child("nodeSelectorTerms");
+    if selector.node_selector_terms.is_empty() {
+        errors.required(&at, "must have at least one node selector term");
+    }
+    for (i, term) in selector.node_selector_terms.iter().enumerate() {
+        validate_node_term(term, Values::Checked, &at.index(i), errors);
     }
 }
 

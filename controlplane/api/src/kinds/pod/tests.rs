@@ -115,7 +115,7 @@ fn containers() {
     check(
         container(json!({"imagePullPolicy": "Sometimes", "terminationMessagePolicy": "x"})),
         &[
-            "spec.containers[0].terminationMessagePolicy: Unsupported value: \"x\": supported values: \"FallbackToLogsOnError\", \"File\"",
+            "spec.containers[0].terminationMessagePolicy: Unsupported value: \"x\": supported values: \"File\", \"FallbackToLogsOnError\"",
             "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
         ],
     );
@@ -347,7 +347,7 @@ fn scheduling() {
             "spec.tolerations[0].operator: Invalid value: \"\": operator must be Exists when `key` is empty",
             "spec.tolerations[1].effect: Invalid value: \"Maybe\": effect must be 'NoExecute' when `tolerationSeconds` is set",
             "spec.tolerations[1].operator: Unsupported value: \"Is\": supported values: \"Equal\", \"Exists\"",
-            "spec.tolerations[1].effect: Unsupported value: \"Maybe\": supported values: \"NoExecute\", \"NoSchedule\", \"PreferNoSchedule\"",
+            "spec.tolerations[1].effect: Unsupported value: \"Maybe\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
         ],
     );
     check(
@@ -372,9 +372,9 @@ fn the_rest_of_the_spec() {
             "nodeSelector": {"a/b/c": "d"}, "os": {"name": "beos"}, "hostAliases": [{"ip": "x"}], "preemptionPolicy": "x"}),
         ),
         &[
-            "spec.restartPolicy: Unsupported value: \"Often\": supported values: \"Always\", \"Never\", \"OnFailure\"",
-            "spec.dnsPolicy: Unsupported value: \"Mine\": supported values: \"ClusterFirst\"",
-            "spec.preemptionPolicy: Unsupported value: \"x\": supported values: \"Never\", \"PreemptLowerPriority\"",
+            "spec.restartPolicy: Unsupported value: \"Often\": supported values: \"Always\", \"OnFailure\", \"Never\"",
+            "spec.dnsPolicy: Unsupported value: \"Mine\": supported values: \"ClusterFirstWithHostNet\", \"ClusterFirst\"",
+            "spec.preemptionPolicy: Unsupported value: \"x\": supported values: \"PreemptLowerPriority\", \"Never\"",
             "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
             "spec.nodeSelector: Invalid value: \"a/b/c\": a qualified name must consist",
             "spec.nodeName: Invalid value: \"A\": a lowercase RFC 1123 subdomain",

@@ -64,6 +64,34 @@ pub(super) fn validate_update(new: &Pod, old: &Pod, errors: &mut Errors) {
     }
 }
 
+/// Pods that take no ephemeral containers. Nothing else is said of such a pod.
+pub(super) fn refuses_ephemeral(old: &Pod) -> Option<&'static str> {
+    let is_static = old.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR_POD));
+    is_static.then_some("static pods do not support ephemeral containers")
+}
+
+/// Reports ephemeral containers that were changed or are gone: they may only be added
+/// (`ValidatePodEphemeralContainersUpdate`).
+pub(super) fn validate_ephemeral(new: &Pod, old: &Pod, errors: &mut Errors) {
+    validate_annotation_update(new, old, errors);
+    let of = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.ephemeral_containers.clone()).unwrap_or_default();
+    let root = Path::new("spec");
+    let at = root.child("ephemeralContainers");
+    let present = of(new);
+    for old in of(old) {
+        // A patch does not keep their order.
+        match present.iter().find(|c| c.name == old.name) {
+            None => errors.forbidden(&at, format!("existing ephemeral containers {:?} may not be removed\n", old.name)),
+            Some(new) if *new != old => {
+                let diff = differences(&json(&old), &json(new));
+                errors
+                    .forbidden(&at, format!("existing ephemeral containers {:?} may not be changed\n{diff}", old.name));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
 fn restore_images(containers: &mut [Container], old: &[Container]) {
     for (container, old) in containers.iter_mut().zip(old) {
         container.image.clone_from(&old.image);
