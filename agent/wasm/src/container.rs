@@ -9,7 +9,7 @@ use coracle_agent_core::workload::{
 use coracle_artifact::Digest;
 use coracle_engine::{ComponentDigest, CpuAccount, CpuQuota, MemoryBudget, Shared};
 use coracle_host::{
-    GuestConfig, HttpServer, LogSink, Outcome, PodNetwork, Program, ProgramKind, ServerLimits, SetupError,
+    Directories, GuestConfig, HttpServer, LogSink, Outcome, PodNetwork, Program, ProgramKind, ServerLimits, SetupError,
     ShutdownSignal, StdStream, check_server, start_command,
 };
 use jiff::Timestamp;
@@ -170,7 +170,7 @@ impl Run {
             args: spec::args(&self.spec),
             env: spec::env(&self.spec, &self.hostname),
             working_dir: self.spec.working_dir.clone(),
-            directories: mounts.directories.clone(),
+            directories: Directories::open(&mounts.directories).map_err(NotStarted::create)?,
             log: log.clone(),
             network: self.network.clone(),
             memory: self.container.memory.clone(),
@@ -214,6 +214,7 @@ impl Run {
     /// Serves requests until it is asked to end.
     async fn server(self, key: &ContainerKey, prepared: Prepared) -> Result<Report, NotStarted> {
         let Prepared { program, config, log, mounts: _mounts } = prepared;
+        let config = Arc::new(config);
         let port = spec::port(&self.spec).map_err(NotStarted::create)?;
         let policy = spec::instances(&self.spec).map_err(NotStarted::create)?;
         let shutdown = config.shutdown.clone();

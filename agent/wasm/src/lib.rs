@@ -10,6 +10,7 @@ mod exit;
 mod image;
 mod log;
 mod mounts;
+mod open_files;
 mod reporter;
 mod resolver;
 mod spec;

@@ -125,6 +125,7 @@ struct Pod {
 impl WasmWorkload {
     /// Makes the runtime; reports go to `reports`.
     pub fn new(config: WasmConfig, reports: mpsc::Sender<Report>) -> Result<Self, WasmError> {
+        crate::open_files::raise_limit();
         let directory = |name: &str| config.data_dir.join(name);
         let staging = directory("staging");
         // Nothing of an earlier run is in use.

@@ -7,12 +7,22 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use crate::{CpuAccount, CpuQuota, EngineError, budget::MAX_TABLE_ELEMENTS, ticker::Ticker};
 
-/// Most memories of guests at once: 10,000 pods and some thousands of requests. Each reserves 4 GiB of address space, and
-/// the 128 TiB of a process hold no more than about 20,000.
-const DEFAULT_MAX_MEMORIES: u32 = 16_384;
+/// Most memories of guests at once, however much the machine allows: each reserves 4 GiB of address space, and the 128 TiB
+/// of a process hold no more than about 20,000.
+const MAX_MEMORIES: u32 = 16_384;
 
 /// Smaller pools to try where address space is limited.
 const FALLBACK_MAX_MEMORIES: [u32; 3] = [4096, 1024, 128];
+
+/// Where the system says how many areas the address space of a process may have, and what it has by default.
+const MAX_MAP_COUNT: (&str, u32) = ("/proc/sys/vm/max_map_count", 65_530);
+
+/// Areas of an instance at work: its stack and the page that guards it, and in its memory what lies before the initial
+/// data, the data, what lies behind them, and what has not been taken yet.
+const AREAS_PER_INSTANCE: u32 = 6;
+
+/// Areas left to everything else: code, threads, the allocator, files.
+const OTHER_AREAS: u32 = 2048;
 
 /// Bytes of a memory that stay resident in its slot after use, so that the next instance takes no page faults.
 const KEEP_RESIDENT_BYTES: usize = 128 * 1024;
@@ -34,9 +44,19 @@ pub struct EngineOptions {
 }
 
 impl Default for EngineOptions {
+    /// As many as the system lets this process have.
     fn default() -> Self {
-        Self { max_memories: DEFAULT_MAX_MEMORIES }
+        let (path, otherwise) = MAX_MAP_COUNT;
+        let areas = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(otherwise);
+        Self { max_memories: memories_within(areas) }
     }
+}
+
+/// How many memories fit in so many areas of the address space. The guards of all stacks are made at once, so a pool that
+/// is too big would leave no areas for what it is to hold.
+fn memories_within(areas: u32) -> u32 {
+    let smallest = FALLBACK_MAX_MEMORIES[FALLBACK_MAX_MEMORIES.len() - 1];
+    (areas.saturating_sub(OTHER_AREAS) / AREAS_PER_INSTANCE).clamp(smallest, MAX_MEMORIES)
 }
 
 /// Which compiler made the code.
@@ -163,6 +183,13 @@ fn pool(max_memories: u32) -> PoolingAllocationConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pool_is_as_big_as_the_machine_allows() {
+        for (areas, memories) in [(65_530, 10_580), (262_144, 16_384), (1_048_576, 16_384), (1000, 128)] {
+            assert_eq!(memories_within(areas), memories, "{areas}");
+        }
+    }
 
     #[test]
     fn both_tiers_exist_here_and_differ() {

@@ -1,11 +1,11 @@
 //! The thread that moves the epoch on, so that a guest that computes yields to its neighbours every tick. It sleeps for
-//! good while no guest computes: an idle node is not woken.
+//! good whenever a tick finds no guest at work: an idle node is not woken, and a guest that is done within a tick costs one.
 
 use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
     time::Duration,
@@ -16,9 +16,6 @@ use wasmtime::{Engine, EngineWeak};
 
 /// Time between two ticks: the longest a computing guest keeps its thread from others.
 const TICK: Duration = Duration::from_millis(5);
-
-/// Ticks without any guest running after which the thread goes to sleep.
-const IDLE_TICKS: u32 = 4;
 
 /// Handle to the ticking thread. The thread ends when the last handle is dropped.
 #[derive(Debug)]
@@ -31,8 +28,6 @@ pub(crate) struct Ticker {
 struct State {
     /// Polls of guests under way.
     running: AtomicUsize,
-    /// Polls of guests ever begun.
-    begun: AtomicU64,
     asleep: AtomicBool,
     stop: AtomicBool,
     engines: RwLock<Vec<EngineWeakDebug>>,
@@ -64,7 +59,6 @@ impl Ticker {
 
     /// Marks that a guest runs until the guard is dropped.
     pub(crate) fn enter(&self) -> Running<'_> {
-        self.state.begun.fetch_add(1, Ordering::Relaxed);
         self.state.running.fetch_add(1, Ordering::SeqCst);
         if self.state.asleep.load(Ordering::SeqCst) {
             self.thread.unpark();
@@ -91,22 +85,16 @@ impl Drop for Running<'_> {
 
 impl State {
     fn run(&self) {
-        let mut idle_ticks = 0;
-        let mut seen = 0;
-        while !self.stop.load(Ordering::SeqCst) {
+        loop {
+            self.sleep_until_needed();
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
             thread::sleep(TICK);
             for engine in self.engines.read().iter() {
                 if let Some(engine) = engine.0.upgrade() {
                     engine.increment_epoch();
                 }
-            }
-            let begun = self.begun.load(Ordering::Relaxed);
-            let busy = begun != seen || self.running.load(Ordering::SeqCst) > 0;
-            seen = begun;
-            idle_ticks = if busy { 0 } else { idle_ticks + 1 };
-            if idle_ticks >= IDLE_TICKS {
-                self.sleep_until_needed();
-                idle_ticks = 0;
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Runs a `wasi:cli/run` component, 0.2 or 0.3, from its instantiation to its end. It spawns no task: dropping the future
 //! ends the guest.
 
+use std::sync::Arc;
+
 use coracle_engine::Metered;
 use wasmtime::Store;
 use wasmtime_wasi::{p2, p3};
@@ -16,7 +18,7 @@ use crate::{
 pub struct Running {
     store: Store<Guest>,
     command: Command,
-    config: GuestConfig,
+    config: Arc<GuestConfig>,
 }
 
 enum Command {
@@ -29,7 +31,8 @@ enum Command {
 /// # Panics
 /// When the program is not a command.
 pub async fn start_command(program: &Program, config: GuestConfig) -> Result<Running, SetupError> {
-    let mut store = config.store(program.engine())?;
+    let config = Arc::new(config);
+    let mut store = config.store(program.engine());
     let instantiate = async {
         match &program.entry {
             Entry::CommandP2(pre) => pre.instantiate_async(&mut store).await.map(Command::P2),
@@ -80,14 +83,12 @@ impl SetupError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use coracle_engine::{EngineOptions, Engines, MemoryBudget, Tier};
     use wasmtime::component::Component;
 
     use super::*;
     use crate::{
-        HttpClient, LogSink, PodAddresses, PodNetwork, ShutdownSignal, StdStream, SystemResolver,
+        Directories, HttpClient, LogSink, PodAddresses, PodNetwork, ShutdownSignal, StdStream, SystemResolver,
         linker::{link, linker},
     };
 
@@ -113,7 +114,7 @@ mod tests {
                     args: args.iter().map(|arg| (*arg).to_owned()).collect(),
                     env: Vec::new(),
                     working_dir: None,
-                    directories: Vec::new(),
+                    directories: Directories::default(),
                     log: Arc::new(NoLog),
                     network: PodNetwork::new(PodAddresses::Host, Arc::new(SystemResolver)),
                     memory: MemoryBudget::new(None),

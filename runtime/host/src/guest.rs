@@ -5,12 +5,13 @@ use std::{path::PathBuf, sync::Arc};
 
 use coracle_engine::{CpuAccount, MemoryBudget, StoreLimiter};
 use wasmtime::{Engine, Store, component::ResourceTable};
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView, sockets::SocketAddrUse};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, sockets::SocketAddrUse};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::{
     PodNetwork,
     http_out::{HttpClient, OutgoingHttp},
+    preopens::Directories,
     shutdown::ShutdownSignal,
     stdio::{LogSink, LogStream, StdStream},
 };
@@ -18,28 +19,7 @@ use crate::{
 /// Most bytes of random data in one call.
 const MAX_RANDOM_BYTES: u64 = 64 * 1024;
 
-/// Whether a guest may write in a directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DirectoryAccess {
-    /// Reading only.
-    ReadOnly,
-    /// Reading and writing.
-    ReadWrite,
-}
-
-/// A directory of the host that a guest sees.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Directory {
-    /// Where it is.
-    pub host_path: PathBuf,
-    /// Where the guest sees it.
-    pub guest_path: String,
-    /// What the guest may do there.
-    pub access: DirectoryAccess,
-}
-
-/// All that a container gives its instances.
-#[derive(Clone)]
+/// All that a container gives its instances, which share it.
 pub struct GuestConfig {
     /// Command line, the program's name first.
     pub args: Vec<String>,
@@ -48,7 +28,7 @@ pub struct GuestConfig {
     /// Directory that relative paths start from.
     pub working_dir: Option<String>,
     /// Directories it sees.
-    pub directories: Vec<Directory>,
+    pub directories: Directories,
     /// Where its output goes.
     pub log: Arc<dyn LogSink>,
     /// The pod's network.
@@ -96,8 +76,14 @@ pub(crate) struct Guest {
     http_hooks: OutgoingHttp,
     table: ResourceTable,
     limiter: StoreLimiter,
-    pub(crate) network: Arc<PodNetwork>,
-    pub(crate) shutdown: ShutdownSignal,
+    pub(crate) config: Arc<GuestConfig>,
+}
+
+impl Guest {
+    /// The pod's network.
+    pub(crate) fn network(&self) -> &PodNetwork {
+        &self.config.network
+    }
 }
 
 impl WasiView for Guest {
@@ -114,36 +100,32 @@ impl WasiHttpView for Guest {
 
 impl GuestConfig {
     /// A store for a new instance.
-    pub(crate) fn store(&self, engine: &Engine) -> Result<Store<Guest>, SetupError> {
+    pub(crate) fn store(self: &Arc<Self>, engine: &Engine) -> Store<Guest> {
         let guest = Guest {
-            wasi: self.wasi()?,
+            wasi: self.wasi(),
             http_ctx: WasiHttpCtx::new(),
-            http_hooks: OutgoingHttp::new(self.http.clone(), self.network.clone()),
+            http_hooks: OutgoingHttp::new(self.clone()),
             table: ResourceTable::new(),
             limiter: StoreLimiter::new(self.memory.clone()),
-            network: self.network.clone(),
-            shutdown: self.shutdown.clone(),
+            config: self.clone(),
         };
         let mut store = Store::new(engine, guest);
         store.limiter(|guest| &mut guest.limiter);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        Ok(store)
+        store
     }
 
-    fn wasi(&self) -> Result<WasiCtx, SetupError> {
+    /// What wasmtime's own interfaces need. It is made for every instance, so what is big in it is shared: arguments,
+    /// environment and directories are given out by interfaces of our own.
+    fn wasi(self: &Arc<Self>) -> WasiCtx {
         let mut wasi = WasiCtx::builder();
-        wasi.args(&self.args)
-            .envs(&self.env)
-            .stdout(LogStream { sink: self.log.clone(), stream: StdStream::Stdout })
+        wasi.stdout(LogStream { sink: self.log.clone(), stream: StdStream::Stdout })
             .stderr(LogStream { sink: self.log.clone(), stream: StdStream::Stderr })
             .max_random_size(MAX_RANDOM_BYTES)
             .allow_tcp(true)
             .allow_udp(true)
             .allow_ip_name_lookup(true);
-        if let Some(directory) = &self.working_dir {
-            wasi.initial_cwd(directory);
-        }
         let network = self.network.clone();
         wasi.socket_addr_check(move |address, purpose| {
             let allowed = match purpose {
@@ -153,19 +135,6 @@ impl GuestConfig {
             };
             Box::pin(std::future::ready(allowed))
         });
-        for directory in &self.directories {
-            let access = match directory.access {
-                DirectoryAccess::ReadOnly => FsPerms::ReadOnly,
-                DirectoryAccess::ReadWrite => FsPerms::ReadWrite,
-            };
-            wasi.preopened_dir(&directory.host_path, &directory.guest_path, access).map_err(|error| {
-                SetupError::Directory {
-                    path: directory.host_path.clone(),
-                    guest_path: directory.guest_path.clone(),
-                    message: format!("{error:#}"),
-                }
-            })?;
-        }
-        Ok(wasi.build())
+        wasi.build()
     }
 }

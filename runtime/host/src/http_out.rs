@@ -34,13 +34,19 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    LookupError, PodNetwork,
+    GuestConfig, LookupError, PodNetwork,
     name_lookup::lookup,
     network::{Refused, Transport},
 };
 
 /// Each of the three time-outs of a request whose guest sets none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Pieces of a body that wait for the connection at most; one more is being taken.
+const BODY_BUFFER_CHUNKS: usize = 15;
+
+/// Most bytes of one piece: with the pieces above, what a body may hold in the host's own memory is 1 MiB.
+const BODY_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
@@ -69,13 +75,12 @@ impl HttpClient {
 
 /// The hooks of one guest.
 pub(crate) struct OutgoingHttp {
-    client: Arc<HttpClient>,
-    network: Arc<PodNetwork>,
+    config: Arc<GuestConfig>,
 }
 
 impl OutgoingHttp {
-    pub(crate) fn new(client: Arc<HttpClient>, network: Arc<PodNetwork>) -> Self {
-        Self { client, network }
+    pub(crate) fn new(config: Arc<GuestConfig>) -> Self {
+        Self { config }
     }
 }
 
@@ -89,8 +94,17 @@ impl WasiHttpHooks for OutgoingHttp {
         options: Option<RequestOptions>,
         _processed: IoFuture,
     ) -> Box<dyn Future<Output = SendResult> + Send> {
-        let (client, network) = (self.client.clone(), self.network.clone());
-        Box::new(async move { send(&client, &network, request, options.unwrap_or_default()).await })
+        let config = self.config.clone();
+        Box::new(async move { send(&config.http, &config.network, request, options.unwrap_or_default()).await })
+    }
+
+    /// A small answer is taken whole, so that the guest that writes it ends without waiting for the connection.
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        BODY_BUFFER_CHUNKS
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES
     }
 
     fn p2_error_from_hyper(&mut self, error: &hyper::Error) -> p2::ErrorCode {

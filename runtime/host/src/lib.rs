@@ -4,12 +4,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod command;
+mod environment;
 mod guest;
 mod http_out;
 mod linker;
 mod name_lookup;
 mod network;
 mod outcome;
+mod preopens;
 mod request;
 mod server;
 mod shutdown;
@@ -19,12 +21,13 @@ mod tcp;
 mod udp;
 
 pub use command::{Running, start_command};
-pub use guest::{Directory, DirectoryAccess, GuestConfig, SetupError};
+pub use guest::{GuestConfig, SetupError};
 pub use http_out::HttpClient;
 pub use linker::{Program, ProgramKind, ProgramRegistry, program_registry};
 pub use name_lookup::{Lookup, LookupError, Resolver, SystemResolver};
 pub use network::{PodAddresses, PodNetwork, Refused};
 pub use outcome::Outcome;
+pub use preopens::{Directories, Directory, DirectoryAccess};
 pub use request::check_server;
 pub use server::{HttpServer, InstancePolicy, ServerLimits, ServerStats};
 pub use shutdown::ShutdownSignal;

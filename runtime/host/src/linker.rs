@@ -10,7 +10,7 @@ use wasmtime::{
 use wasmtime_wasi::{p2, p3};
 use wasmtime_wasi_http::{handler::ProxyPre, p2::bindings::ProxyPre as ProxyPreP2, p3::bindings::ServicePre};
 
-use crate::{guest::Guest, name_lookup, shutdown, sockets_p3, tcp, udp};
+use crate::{environment, guest::Guest, name_lookup, preopens, shutdown, sockets_p3, tcp, udp};
 
 /// Loads programs; one compiled and linked form is shared by all who run it.
 pub type ProgramRegistry = Registry<Program>;
@@ -94,6 +94,8 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     sockets_p3::add_to_linker(&mut linker)?;
     name_lookup::add_to_linker(&mut linker)?;
     shutdown::add_to_linker(&mut linker)?;
+    environment::add_to_linker(&mut linker)?;
+    preopens::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

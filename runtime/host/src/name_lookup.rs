@@ -139,7 +139,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     p2.func_wrap("resolve-addresses", |mut store, (network, name): (Resource<Network>, String)| {
         let guest = store.data_mut();
         guest.ctx().table.get(&network)?;
-        let lookup = lookup(&**guest.network.resolver(), &name);
+        let lookup = lookup(&**guest.network().resolver(), &name);
         let stream = guest.ctx().table.push(AddressStream { state: StreamState::Waiting(lookup) })?;
         Ok((Ok::<_, ErrorCode>(stream),))
     })?;
@@ -153,7 +153,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     let mut p3 = linker.instance(INTERFACE_P3)?;
     p3.func_wrap_concurrent("resolve-addresses", |accessor, (name,): (String,)| {
         Box::pin(async move {
-            let lookup = accessor.with(|mut store| lookup(&**store.data_mut().network.resolver(), &name));
+            let lookup = accessor.with(|mut store| lookup(&**store.data_mut().network().resolver(), &name));
             let found = lookup.await.map_err(P3ErrorCode::from);
             Ok((found.map(|addresses| addresses.into_iter().map(P3IpAddress::from).collect::<Vec<_>>()),))
         })

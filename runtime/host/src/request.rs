@@ -2,6 +2,7 @@
 //! runs inside the connection's own task: when the client goes away, so does the instance.
 
 use std::{
+    fmt,
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -12,14 +13,14 @@ use std::{
 use bytes::Bytes;
 use coracle_engine::{Metered, Shared};
 use futures::channel::oneshot;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{AsContextMut as _, Store};
 use wasmtime_wasi_http::{
     Error, WasiBody, WasiHttpView,
-    handler::{Prepared, Proxy, ProxyPre},
+    handler::{Prepared, Proxy},
     p2::bindings::http::types::{ErrorCode, Scheme},
 };
 
@@ -39,10 +40,10 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Makes one of the program's current form.
-    async fn new(program: &Program, config: &GuestConfig) -> Result<Self, SetupError> {
+    async fn new(program: &Program, config: &Arc<GuestConfig>) -> wasmtime::Result<Self> {
         let Entry::Http(pre) = &program.entry else { panic!("a command is not a server") };
-        let mut store = config.store(program.engine())?;
-        let proxy = instantiate(pre, &mut store).await.map_err(SetupError::Instantiate)?;
+        let mut store = config.store(program.engine());
+        let proxy = pre.instantiate_async(&mut store).await?;
         Ok(Self { store, proxy, served: 0 })
     }
 }
@@ -51,13 +52,9 @@ impl Instance {
 ///
 /// # Panics
 /// When the program is not a server.
-pub async fn check_server(program: &Program, config: &GuestConfig) -> Result<(), SetupError> {
+pub async fn check_server(program: &Program, config: &Arc<GuestConfig>) -> Result<(), SetupError> {
     let instance = Box::pin(Instance::new(program, config));
-    Metered::new(instance, config.cpu.clone()).await.map(|_| ())
-}
-
-async fn instantiate(pre: &ProxyPre<Guest>, store: &mut Store<Guest>) -> wasmtime::Result<Proxy> {
-    pre.instantiate_async(store).await
+    Metered::new(instance, config.cpu.clone()).await.map(|_| ()).map_err(SetupError::Instantiate)
 }
 
 /// What the guest answered with.
@@ -66,13 +63,26 @@ type Answer = Result<Response<WasiBody>, wasmtime::Error>;
 /// The guest at work on one request; gives its instance back when it is done with it.
 type Work = Pin<Box<dyn Future<Output = Result<Instance, wasmtime::Error>> + Send>>;
 
+/// What a line in the container's log names a request by.
+#[derive(Clone)]
+struct Subject {
+    method: Method,
+    uri: Uri,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.uri.path())
+    }
+}
+
 /// Handles a request. Never fails: what goes wrong is the response's status and a line in the container's log.
 pub(crate) async fn handle(
     pool: &Arc<Pool>,
     permit: OwnedSemaphorePermit,
     request: Request<WasiBody>,
 ) -> Response<WasiBody> {
-    let subject = format!("{} {}", request.method(), request.uri().path());
+    let subject = Subject { method: request.method().clone(), uri: request.uri().clone() };
     let (answer, mut answered) = oneshot::channel();
     let work = work(pool.clone(), request, answer);
     let mut work = Metered::new(work, pool.config.cpu.clone());
@@ -133,7 +143,7 @@ fn describe(error: &wasmtime::Error) -> String {
     }
 }
 
-fn fail(pool: &Pool, subject: &str, why: &str, status: StatusCode) -> Response<WasiBody> {
+fn fail(pool: &Pool, subject: &Subject, why: &str, status: StatusCode) -> Response<WasiBody> {
     pool.count_failure();
     pool.log(StdStream::Stderr, &format!("{subject}: {why}\n"));
     plain(status, "the component failed to handle the request; its log says why\n")
@@ -153,10 +163,7 @@ fn work(pool: Arc<Pool>, request: Request<WasiBody>, answer: oneshot::Sender<Ans
     Box::pin(async move {
         let mut instance = match pool.take() {
             Some(instance) => instance,
-            None => Instance::new(&pool.program.current(), &pool.config).await.map_err(|error| match error {
-                SetupError::Instantiate(error) => error,
-                other => other.into(),
-            })?,
+            None => Instance::new(&pool.program.current(), &pool.config).await?,
         };
         instance.served += 1;
         match &instance.proxy {
@@ -208,7 +215,7 @@ async fn serve_p3(
 struct Rest {
     work: Metered<Work>,
     pool: Arc<Pool>,
-    subject: String,
+    subject: Subject,
     /// The instance counts among the running ones until it is done.
     _permit: OwnedSemaphorePermit,
 }

@@ -100,7 +100,7 @@ pub struct ServerStats {
 /// Instances of one server and what they are made of.
 pub(crate) struct Pool {
     pub(crate) program: SharedProgram,
-    pub(crate) config: GuestConfig,
+    pub(crate) config: Arc<GuestConfig>,
     policy: InstancePolicy,
     limits: ServerLimits,
     idle: Mutex<Vec<Instance>>,
@@ -194,7 +194,7 @@ impl HttpServer {
     pub fn start(
         runtime: &GuestRuntime,
         program: SharedProgram,
-        config: GuestConfig,
+        config: Arc<GuestConfig>,
         port: u16,
         policy: InstancePolicy,
         limits: ServerLimits,

@@ -51,9 +51,9 @@ impl Pollable for Waiting {
 /// Adds the interface.
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     let mut shutdown = linker.instance(INTERFACE)?;
-    shutdown.func_wrap("requested", |store, (): ()| Ok((store.data().shutdown.requested(),)))?;
+    shutdown.func_wrap("requested", |store, (): ()| Ok((store.data().config.shutdown.requested(),)))?;
     shutdown.func_wrap("subscribe", |mut store, (): ()| {
-        let waiting = Waiting(store.data().shutdown.token.clone());
+        let waiting = Waiting(store.data().config.shutdown.token.clone());
         let table = store.data_mut().ctx().table;
         let waiting = table.push(waiting)?;
         let pollable: Resource<DynPollable> = subscribe(table, waiting)?;

@@ -34,7 +34,7 @@ fn add_tcp(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     let mut types = linker.instance(INTERFACE)?;
     types.func_wrap_async("[method]tcp-socket.bind", |mut store, (socket, local): (Tcp, IpSocketAddress)| {
         Box::new(async move {
-            let local = match store.data().network.bind(local.into()) {
+            let local = match store.data().network().bind(local.into()) {
                 Ok(local) => local.into(),
                 Err(refused) => return Ok((Err(ErrorCode::from(refused)),)),
             };
@@ -45,7 +45,7 @@ fn add_tcp(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
         "[method]tcp-socket.connect",
         |accessor, (socket, remote): (Tcp, IpSocketAddress)| {
             Box::pin(async move {
-                let route = accessor.with(|mut store| store.data_mut().network.route(remote.into(), Transport::Tcp));
+                let route = accessor.with(|mut store| store.data_mut().network().route(remote.into(), Transport::Tcp));
                 let route = match route {
                     Ok(route) => route,
                     Err(refused) => return Ok((Err(ErrorCode::from(refused)),)),
@@ -70,7 +70,7 @@ fn add_tcp(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     types.func_wrap_async("[method]tcp-socket.listen", |mut store, (socket,): (Tcp,)| {
         Box::new(async move {
             // Listening without binding binds a free port of every address: here, of the pod's.
-            let pod = store.data().network.clone();
+            let pod = store.data().config.network.clone();
             if let Err(error) = bind_if_unbound(store.data_mut().sockets(), &pod, &socket) {
                 return answer(Err(error));
             }
@@ -80,11 +80,11 @@ fn add_tcp(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     })?;
     types.func_wrap("[method]tcp-socket.get-local-address", |mut store, (socket,): (Tcp,)| {
         let address = HostTcpSocket::get_local_address(&mut store.data_mut().sockets(), socket);
-        shown(&store.data().network, address)
+        shown(store.data().network(), address)
     })?;
     types.func_wrap("[method]tcp-socket.get-remote-address", |mut store, (socket,): (Tcp,)| {
         let address = HostTcpSocket::get_remote_address(&mut store.data_mut().sockets(), socket);
-        shown(&store.data().network, address)
+        shown(store.data().network(), address)
     })
 }
 
@@ -93,7 +93,7 @@ fn add_udp(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     let mut types = linker.instance(INTERFACE)?;
     types.func_wrap_async("[method]udp-socket.bind", |mut store, (socket, local): (Udp, IpSocketAddress)| {
         Box::new(async move {
-            let local = match store.data().network.bind(local.into()) {
+            let local = match store.data().network().bind(local.into()) {
                 Ok(local) => local.into(),
                 Err(refused) => return Ok((Err(ErrorCode::from(refused)),)),
             };
@@ -102,7 +102,7 @@ fn add_udp(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     })?;
     types.func_wrap_async("[method]udp-socket.connect", |mut store, (socket, remote): (Udp, IpSocketAddress)| {
         Box::new(async move {
-            let to = match store.data().network.datagram_to(remote.into()) {
+            let to = match store.data().network().datagram_to(remote.into()) {
                 Ok(to) => to.into(),
                 Err(refused) => return Ok((Err(ErrorCode::from(refused)),)),
             };
@@ -114,7 +114,7 @@ fn add_udp(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
         |accessor, (socket, data, remote): (Udp, Vec<u8>, Option<IpSocketAddress>)| {
             Box::pin(async move {
                 let to = accessor.with(|mut store| {
-                    let pod = &store.data_mut().network;
+                    let pod = store.data_mut().network();
                     remote.map(|remote| pod.datagram_to(remote.into())).transpose()
                 });
                 let to = match to {
@@ -131,18 +131,18 @@ fn add_udp(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
             let sockets = accessor.with_getter::<WasiSockets>(Guest::sockets);
             let received = <WasiSockets as HostUdpSocketWithStore<Guest>>::receive(&sockets, socket).await;
             answer(received.map(|(data, from)| {
-                let from = accessor.with(|mut store| store.data_mut().network.shown(from.into()));
+                let from = accessor.with(|mut store| store.data_mut().network().shown(from.into()));
                 (data, IpSocketAddress::from(from))
             }))
         })
     })?;
     types.func_wrap("[method]udp-socket.get-local-address", |mut store, (socket,): (Udp,)| {
         let address = HostUdpSocket::get_local_address(&mut store.data_mut().sockets(), socket);
-        shown(&store.data().network, address)
+        shown(store.data().network(), address)
     })?;
     types.func_wrap("[method]udp-socket.get-remote-address", |mut store, (socket,): (Udp,)| {
         let address = HostUdpSocket::get_remote_address(&mut store.data_mut().sockets(), socket);
-        shown(&store.data().network, address)
+        shown(store.data().network(), address)
     })
 }
 

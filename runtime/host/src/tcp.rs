@@ -30,23 +30,23 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     let mut tcp = linker.instance(INTERFACE)?;
     tcp.func_wrap_async("[method]tcp-socket.start-bind", |mut store, (socket, network, local): BindArgs| {
         Box::new(async move {
-            let pod = store.data().network.clone();
+            let pod = store.data().config.network.clone();
             answer(start_bind(store.data_mut().sockets(), &pod, socket, network, local.into()).await)
         })
     })?;
     tcp.func_wrap_async("[method]tcp-socket.start-connect", |mut store, (socket, network, remote): BindArgs| {
         Box::new(async move {
-            let pod = store.data().network.clone();
+            let pod = store.data().config.network.clone();
             answer(start_connect(store.data_mut().sockets(), &pod, socket, network, remote.into()).await)
         })
     })?;
     tcp.func_wrap("[method]tcp-socket.local-address", |mut store, (socket,): (Resource<TcpSocket>,)| {
         let address = store.data_mut().sockets().local_address(socket);
-        shown(&store.data().network, address)
+        shown(store.data().network(), address)
     })?;
     tcp.func_wrap("[method]tcp-socket.remote-address", |mut store, (socket,): (Resource<TcpSocket>,)| {
         let address = store.data_mut().sockets().remote_address(socket);
-        shown(&store.data().network, address)
+        shown(store.data().network(), address)
     })
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
         "[method]udp-socket.start-bind",
         |mut store, (socket, network, local): (Resource<UdpSocket>, Resource<Network>, IpSocketAddress)| {
             Box::new(async move {
-                let local = match store.data().network.bind(local.into()) {
+                let local = match store.data().network().bind(local.into()) {
                     Ok(local) => local.into(),
                     Err(refused) => return Ok((Err(ErrorCode::from(refused)),)),
                 };
@@ -43,7 +43,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
         "[method]udp-socket.stream",
         |mut store, (socket, remote): (Resource<UdpSocket>, Option<IpSocketAddress>)| {
             Box::new(async move {
-                let remote = match remote.map(|remote| store.data().network.datagram_to(remote.into())).transpose() {
+                let remote = match remote.map(|remote| store.data().network().datagram_to(remote.into())).transpose() {
                     Ok(remote) => remote.map(IpSocketAddress::from),
                     Err(refused) => return Ok((Err(ErrorCode::from(refused)),)),
                 };
@@ -53,18 +53,18 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     )?;
     udp.func_wrap("[method]udp-socket.local-address", |mut store, (socket,): (Resource<UdpSocket>,)| {
         let address = HostUdpSocket::local_address(&mut store.data_mut().sockets(), socket);
-        shown(&store.data().network, address)
+        shown(store.data().network(), address)
     })?;
     udp.func_wrap("[method]udp-socket.remote-address", |mut store, (socket,): (Resource<UdpSocket>,)| {
         let address = HostUdpSocket::remote_address(&mut store.data_mut().sockets(), socket);
-        shown(&store.data().network, address)
+        shown(store.data().network(), address)
     })?;
     udp.func_wrap(
         "[method]outgoing-datagram-stream.send",
         |mut store, (stream, mut datagrams): (Resource<OutgoingDatagramStream>, Vec<OutgoingDatagram>)| {
             for datagram in &mut datagrams {
                 if let Some(remote) = &mut datagram.remote_address {
-                    match store.data().network.datagram_to((*remote).into()) {
+                    match store.data().network().datagram_to((*remote).into()) {
                         Ok(to) => *remote = to.into(),
                         Err(refused) => return Ok((Err(ErrorCode::from(refused)),)),
                     }
@@ -77,7 +77,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
         "[method]incoming-datagram-stream.receive",
         |mut store, (stream, most): (Resource<IncomingDatagramStream>, u64)| {
             let received = HostIncomingDatagramStream::receive(&mut store.data_mut().sockets(), stream, most);
-            let pod = &store.data().network;
+            let pod = store.data().network();
             answer(received.map(|mut datagrams| {
                 for datagram in &mut datagrams {
                     datagram.remote_address = pod.shown(datagram.remote_address.into()).into();
