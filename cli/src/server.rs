@@ -54,6 +54,11 @@ pub(crate) struct Run {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
 
+    /// Most pods of the node
+    #[arg(long, value_name = "N", default_value_t = coracle_node::DEFAULT_MAX_PODS,
+          value_parser = clap::value_parser!(u32).range(1..=30_000))]
+    max_pods: u32,
+
     /// Address the API listens on
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
     bind: IpAddr,
@@ -65,6 +70,10 @@ pub(crate) struct Run {
     /// More names and addresses by which clients reach the API
     #[arg(long = "tls-san", value_name = "NAME")]
     names: Vec<String>,
+
+    /// How long clients may resume a watch from, as in 90s or 5m; what is older is forgotten where that saves space
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = crate::time::duration)]
+    history: Duration,
 }
 
 fn import(text: &str) -> Result<(String, PathBuf), String> {
@@ -83,12 +92,14 @@ impl Run {
     pub(crate) async fn run(self, options: &Options) -> anyhow::Result<()> {
         self.check()?;
         let begun = Instant::now();
+        coracle_node::raise_file_limit();
         let data_dir = std::path::absolute(options.data_dir()).context("the data directory has no absolute path")?;
         // Asked for before anything starts, so that no early signal ends the program half-way.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut config = ServerConfig::new(data_dir);
         (config.bind, config.port) = (self.bind, self.port);
         config.extra_names.clone_from(&self.names);
+        config.history = self.history;
         let server = Server::start(config.clone()).await?;
         say(begun, format!("API ready at https://{}", shown(&server)));
         say(begun, format!("kubeconfig: {}", server.kubeconfig().display()));
@@ -97,7 +108,8 @@ impl Run {
             let node = match self.no_node {
                 true => None,
                 false => {
-                    Some(LocalNode::start(&server, &config, self.node_name.as_deref(), &self.labels, &stop).await?)
+                    let name = self.node_name.as_deref();
+                    Some(LocalNode::start(&server, &config, name, &self.labels, self.max_pods, &stop).await?)
                 }
             };
             if let Some(node) = &node {

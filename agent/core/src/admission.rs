@@ -17,8 +17,15 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    const PREFIX: &'static str = "Pod was rejected: ";
+
     fn new(reason: &'static str, message: impl std::fmt::Display) -> Self {
-        Self { reason, message: format!("Pod was rejected: {message}") }
+        Self { reason, message: format!("{}{message}", Self::PREFIX) }
+    }
+
+    /// The message as the event has it: the kubelet puts the prefix before the status' alone.
+    pub(crate) fn words(&self) -> &str {
+        self.message.strip_prefix(Self::PREFIX).unwrap_or(&self.message)
     }
 }
 

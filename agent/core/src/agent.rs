@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 
 use crate::{
     admission::admit,
-    effect::{Effect, HookKind, MountResult, NodeFacts, Outcome, ProbeKind},
+    effect::{Effect, HookKind, MountResult, NodeFacts, Outcome, ProbeKind, SubPathResult},
     env::{ServiceVariables, Sources},
     pod::{PodMachine, Surround},
     time::Now,
@@ -92,6 +92,11 @@ impl Agent {
         self.with(now, &key.pod, |machine, around| machine.handle_sources(now, key, sources, around));
     }
 
+    /// The answer to [`Effect::SubPaths`].
+    pub fn handle_sub_paths(&mut self, now: Now, key: &ContainerKey, result: SubPathResult) {
+        self.with(now, &key.pod, |machine, around| machine.handle_sub_paths(now, key, result, around));
+    }
+
     /// An object that a pod refers to has come or changed.
     pub fn handle_reference_changed(&mut self, now: Now, uid: &PodUid) {
         self.with(now, uid, |machine, around| machine.handle_reference_changed(now, around));
@@ -109,6 +114,12 @@ impl Agent {
     pub fn handle_report(&mut self, now: Now, report: Report) {
         let uid = report.pod().clone();
         self.with(now, &uid, |machine, around| machine.handle_report(now, report, around));
+    }
+
+    /// A pod uses more of the node than it may. `message` is the kubelet's, such as
+    /// `Usage of EmptyDir volume "cache" exceeds the limit "1Mi". `.
+    pub fn handle_eviction(&mut self, now: Now, uid: &PodUid, message: String) {
+        self.with(now, uid, |machine, around| machine.handle_eviction(now, message, around));
     }
 
     /// The answer to [`Effect::Probe`].

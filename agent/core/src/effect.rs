@@ -31,6 +31,13 @@ pub enum Effect {
         /// What.
         wants: References,
     },
+    /// Find or make the parts of volumes that a container mounts; answered by `handle_sub_paths`.
+    SubPaths {
+        /// For which run.
+        key: ContainerKey,
+        /// Which parts, in the order of the mounts that want one.
+        wants: Vec<SubPath>,
+    },
     /// Probe a container; answered by `handle_probe`.
     Probe(ProbeRequest),
     /// Call a lifecycle hook over HTTP; answered by `handle_hook`.
@@ -161,6 +168,20 @@ pub enum Outcome {
         message: String,
     },
 }
+
+/// A part of a volume: `subPath` of a mount, expanded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubPath {
+    /// The volume's name.
+    pub volume: String,
+    /// Its path on the host. Nothing outside of it may be reached, whatever links it holds.
+    pub base: PathBuf,
+    /// Relative path in it; a directory is made there when nothing is there.
+    pub path: String,
+}
+
+/// The result of [`Effect::SubPaths`]: paths on the host in the order asked for, or the volume that cannot be shown.
+pub type SubPathResult = Result<Vec<PathBuf>, String>;
 
 /// The result of [`Effect::Mount`]: paths by volume name, or why not.
 pub type MountResult = Result<std::collections::BTreeMap<String, PathBuf>, Vec<MountFailure>>;

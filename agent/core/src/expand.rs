@@ -30,6 +30,21 @@ pub fn expand(input: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
     out
 }
 
+/// Expands as [`expand`] does; the error names the references that `lookup` does not know, as the kubelet says it of a
+/// `subPathExpr`.
+pub fn expand_known(input: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let missing = std::cell::RefCell::new(Vec::new());
+    let expanded = expand(input, |name| {
+        let value = lookup(name);
+        if value.is_none() {
+            missing.borrow_mut().push(format!("{name:?}"));
+        }
+        value
+    });
+    let missing = missing.into_inner();
+    if missing.is_empty() { Ok(expanded) } else { Err(format!("missing value for {}", missing.join(", "))) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

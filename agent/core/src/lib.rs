@@ -13,6 +13,7 @@ pub mod expand;
 pub mod field;
 mod pod;
 pub mod resources;
+pub mod storage;
 pub mod time;
 pub mod volume;
 pub mod workload;

@@ -23,13 +23,13 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 
 use self::{
     containers::{Role, Slot, State},
-    ending::Ending,
+    ending::{Ending, Fate},
     hooks::HookTicket,
 };
 use crate::{
     admission::Rejection,
     backoff::BackOff,
-    effect::{Effect, HookKind, MountResult, NodeFacts, Outcome, ProbeKind},
+    effect::{Effect, HookKind, MountResult, NodeFacts, Outcome, ProbeKind, SubPathResult},
     env::{ServiceVariables, Sources},
     event::{EventKind, PodEvent},
     resources::is_sidecar,
@@ -96,10 +96,12 @@ pub(crate) struct PodMachine {
     volumes: BTreeMap<String, PathBuf>,
     start_time: Timestamp,
     ending: Option<Ending>,
+    fate: Option<Fate>,
     rejection: Option<Rejection>,
     /// The object is gone from the API.
     gone: bool,
     finished: bool,
+    /// The init containers of the present sandbox are through.
     initialized: bool,
     status: PodStatus,
     timers: BTreeMap<Timer, Duration>,
@@ -130,6 +132,7 @@ impl PodMachine {
             volumes: BTreeMap::new(),
             start_time,
             ending: None,
+            fate: None,
             rejection: None,
             gone: false,
             finished: false,
@@ -150,7 +153,7 @@ impl PodMachine {
     pub(crate) fn rejected(now: Now, pod: Arc<Pod>, rejection: Rejection) -> Self {
         let mut machine = Self::new(now, pod, Vec::new(), None);
         machine.stage = Stage::Closed;
-        machine.event(None, EventKind::Warning, rejection.reason, rejection.message.clone());
+        machine.event(None, EventKind::Warning, rejection.reason, rejection.words());
         machine.rejection = Some(rejection);
         machine
     }
@@ -191,6 +194,14 @@ impl PodMachine {
         self.pod = pod;
         self.arm_deadline(now);
         self.note_deletion(now);
+        self.note_images(now);
+        // What waits for the old image is due at once.
+        self.handle_timeout(now, around);
+    }
+
+    /// The pod uses more of the node than it may; `message` says of what.
+    pub(crate) fn handle_eviction(&mut self, now: Now, message: String, around: Surround<'_>) {
+        self.end_evicted(now, message);
         self.advance(now, around);
     }
 
@@ -230,6 +241,19 @@ impl PodMachine {
         self.advance(now, around);
     }
 
+    pub(crate) fn handle_sub_paths(
+        &mut self,
+        now: Now,
+        key: &ContainerKey,
+        result: SubPathResult,
+        around: Surround<'_>,
+    ) {
+        if let Some(index) = self.current(key) {
+            self.sub_paths_found(now, index, result);
+        }
+        self.advance(now, around);
+    }
+
     /// Something the pod refers to has come or changed: what waits for it is tried now.
     pub(crate) fn handle_reference_changed(&mut self, now: Now, around: Surround<'_>) {
         if matches!(self.stage, Stage::MountFailed) {
@@ -257,7 +281,7 @@ impl PodMachine {
         match report {
             Report::Pulling { key } => self.pulling(&key),
             Report::Pulled { key, image, transfer } => self.pulled(now, &key, image, transfer, around),
-            Report::PullFailed { key, failure, message } => self.pull_failed(now, &key, failure, message),
+            Report::PullFailed { key, failure, message } => self.pull_failed(now, &key, failure, message, around),
             Report::SandboxReady { ips, .. } => self.sandbox_ready(ips),
             Report::SandboxFailed { message, .. } => self.sandbox_failed(now, message),
             Report::SandboxRemoved { .. } => self.sandbox_removed(),
@@ -312,8 +336,12 @@ impl PodMachine {
                 _ => {}
             },
             Timer::Retry(index) => {
-                if matches!(self.slots[index].state, State::Waiting(_)) && self.ending.is_none() {
-                    self.launch(now, index, around);
+                match &self.slots[index].state {
+                    State::Waiting(_) if self.ending.is_some() => {}
+                    // It has had a run: the back-off of restarts decides, not a timer of this one.
+                    State::Waiting(wait) if wait.reason == launch::RUN_ERROR => self.slots[index].state = State::Ended,
+                    State::Waiting(_) => self.launch(now, index, around),
+                    _ => {}
                 }
             }
             Timer::ShowBackOff(index) => self.show_pull_back_off(index),

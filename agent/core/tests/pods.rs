@@ -3,183 +3,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod world;
+
+use std::time::Duration;
 
 use coracle_agent_core::{
-    Agent, Command, Effect, NodeFacts, Now, PodUid,
+    Agent, PodUid,
     effect::Outcome,
-    env::Sources,
     workload::{
-        DnsSpec, ExitReason,
-        fake::{Behaviour, Fake, Faults, Life, OnStop},
+        ExitReason,
+        fake::{Behaviour, Faults, Life, OnStop},
     },
 };
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::Node;
+use serde_json::json;
 
-struct World {
-    agent: Agent,
-    fake: Fake,
-    now: Duration,
-    events: Vec<String>,
-    statuses: Vec<PodStatus>,
-    probe: Outcome,
-    finished: Vec<PodUid>,
-    forgotten: Vec<PodUid>,
-    phases: BTreeMap<PodUid, String>,
-}
-
-fn facts() -> NodeFacts {
-    NodeFacts {
-        name: "n".into(),
-        ips: vec!["192.0.2.1".parse().unwrap()],
-        allocatable: BTreeMap::new(),
-        log_dir: "/logs".into(),
-        pods_dir: "/pods".into(),
-        dns_server: None,
-        cluster_domain: "cluster.local".into(),
-        host_dns: DnsSpec::default(),
-    }
-}
-
-impl World {
-    fn new(seed: u64) -> Self {
-        Self {
-            agent: Agent::new(facts(), Node::default(), Vec::new()),
-            fake: Fake::new(seed),
-            now: Duration::ZERO,
-            events: Vec::new(),
-            statuses: Vec::new(),
-            probe: Outcome::Success,
-            finished: Vec::new(),
-            forgotten: Vec::new(),
-            phases: BTreeMap::new(),
-        }
-    }
-
-    fn clock(&self) -> Now {
-        Now::virtual_at(Timestamp::UNIX_EPOCH, self.now)
-    }
-
-    fn set(&mut self, pod: Value) -> PodUid {
-        let pod: Pod = serde_json::from_value(pod).unwrap();
-        let uid = PodUid::new(pod.metadata.uid.clone().unwrap());
-        let now = self.clock();
-        self.agent.handle_pod(now, Arc::new(pod), vec!["10.42.0.5".parse().unwrap()]);
-        self.settle();
-        uid
-    }
-
-    /// Carries out effects until nothing happens at this instant.
-    fn settle(&mut self) {
-        loop {
-            let now = self.clock();
-            if let Some(effect) = self.agent.poll_effect() {
-                self.carry_out(now, effect);
-            } else if let Some(report) = self.fake.poll(now) {
-                self.agent.handle_report(now, report);
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn carry_out(&mut self, now: Now, effect: Effect) {
-        match effect {
-            Effect::Command(command) => self.fake.submit(now, command),
-            Effect::Mount { pod } => self.agent.handle_mounted(now, &pod, Ok(BTreeMap::new())),
-            Effect::Resolve { key, .. } => self.agent.handle_sources(now, &key, Sources::default()),
-            Effect::Probe(probe) => self.agent.handle_probe(now, &probe.key, probe.kind, self.probe.clone()),
-            Effect::Hook(hook) => self.agent.handle_hook(now, &hook.key, hook.kind, Outcome::Success),
-            Effect::Event(event) => self.events.push(format!("{} {}", event.reason, event.message)),
-            Effect::Status { pod } => {
-                let Some(status) = self.agent.status(&pod).cloned() else { return };
-                let phase = status.phase.clone().unwrap_or_default();
-                if let Some(old) = self.phases.insert(pod, phase.clone()) {
-                    let final_phase = old == "Succeeded" || old == "Failed";
-                    assert!(!final_phase || old == phase, "a pod left its final phase {old} for {phase}");
-                }
-                self.statuses.push(status);
-            }
-            Effect::Finish { pod } => {
-                self.finished.push(pod.clone());
-                self.agent.handle_gone(now, &pod);
-            }
-            Effect::Forget { pod } => self.forgotten.push(pod),
-            Effect::Unmount { .. } => {}
-        }
-    }
-
-    fn run_for(&mut self, span: Duration) {
-        let end = self.now + span;
-        loop {
-            self.settle();
-            let next = [self.agent.poll_timeout(), self.fake.next_at()].into_iter().flatten().min();
-            match next.filter(|at| *at <= end) {
-                Some(at) => self.now = self.now.max(at),
-                None => break,
-            }
-            let now = self.clock();
-            self.agent.handle_timeout(now);
-        }
-        self.now = end;
-        self.settle();
-    }
-
-    fn seconds(&mut self, seconds: u64) {
-        self.run_for(Duration::from_secs(seconds));
-    }
-
-    fn status(&self, uid: &PodUid) -> Value {
-        serde_json::to_value(self.agent.status(uid).unwrap()).unwrap()
-    }
-
-    fn main(&self, uid: &PodUid) -> Value {
-        self.status(uid)["containerStatuses"][0].clone()
-    }
-
-    fn condition(&self, uid: &PodUid, name: &str) -> Value {
-        let status = self.status(uid);
-        let found = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == name).cloned();
-        found.unwrap_or(Value::Null)
-    }
-
-    fn starts(&self) -> Vec<String> {
-        let started = self.fake.history.iter().filter_map(|command| match command {
-            Command::StartContainer(spec) => Some(spec.key.name.to_string()),
-            _ => None,
-        });
-        started.collect()
-    }
-
-    fn stops(&self) -> Vec<(String, u64)> {
-        let stopped = self.fake.history.iter().filter_map(|command| match command {
-            Command::StopContainer { key, grace } => Some((key.name.to_string(), grace.as_secs())),
-            _ => None,
-        });
-        stopped.collect()
-    }
-}
-
-fn pod(spec: Value) -> Value {
-    json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u1", "generation": 1}, "spec": spec})
-}
-
-fn one(container: Value) -> Value {
-    pod(json!({"containers": [container]}))
-}
-
-fn deleted(mut pod: Value, grace: i64) -> Value {
-    pod["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:00:30Z");
-    pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
-    pod
-}
-
-fn ends(code: i32) -> Behaviour {
-    let reason = if code == 0 { ExitReason::Completed } else { ExitReason::Error };
-    Behaviour { life: Life::Ends { after: Duration::from_secs(1), code, reason }, ..Behaviour::default() }
-}
+use world::{World, deleted, ends, facts, one, pod};
 
 #[test]
 fn a_simple_pod_becomes_ready_and_says_what_the_kubelet_says() {

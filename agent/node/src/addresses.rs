@@ -1,13 +1,9 @@
-//! Addresses of pods: which are taken, and how the machine comes to know their range. With the privilege to set routes
-//! the range is the node's part of the pod network, else a part of 127.0.0.0/8, which every Linux answers for.
+//! Addresses of pods: which of the node's range are taken, and by whom. It sets no route and opens no socket.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use coracle_agent_core::PodUid;
 use ipnet::Ipv4Net;
-
-/// Addresses of pods where no route can be set.
-const LOOPBACK_RANGE: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 64, 0, 0), 10);
 
 /// The addresses of a node's pods.
 #[derive(Debug)]
@@ -19,53 +15,20 @@ pub(crate) struct Addresses {
     last: u32,
 }
 
-/// Whether the range is reached by a route of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PodNetwork {
-    /// The node's part of the pod network, routed as local.
-    Routed(Ipv4Net),
-    /// A part of the loopback range: pods are reached from this machine only.
-    Loopback(Ipv4Net),
-}
-
-impl PodNetwork {
-    /// The range itself.
-    pub fn range(self) -> Ipv4Net {
-        match self {
-            Self::Routed(range) | Self::Loopback(range) => range,
-        }
-    }
-
-    /// Sets the route for `wanted`, or falls back to loopback addresses where that is not allowed.
-    pub(crate) async fn set_up(wanted: Ipv4Net) -> Self {
-        let route = ["route", "replace", "local", &wanted.to_string(), "dev", "lo"].map(str::to_owned);
-        let done = tokio::process::Command::new("ip").args(route).output().await;
-        match done {
-            Ok(output) if output.status.success() => Self::Routed(wanted),
-            Ok(output) => {
-                let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                tracing::warn!(%wanted, why, "no route for pods can be set; they get loopback addresses");
-                Self::loopback()
-            }
-            Err(error) => {
-                tracing::warn!(%wanted, %error, "`ip` cannot be run; pods get loopback addresses");
-                Self::loopback()
-            }
-        }
-    }
-
-    fn loopback() -> Self {
-        let (base, length) = LOOPBACK_RANGE;
-        Self::Loopback(Ipv4Net::new(base, length).expect("a prefix length of 10 is valid"))
-    }
-}
-
 impl Addresses {
-    /// The addresses of a range, with those given before.
-    pub(crate) fn new(range: Ipv4Net, recorded: BTreeMap<PodUid, Ipv4Addr>) -> Self {
+    /// The addresses of a range, with those given before; of none yet when the range is not known.
+    pub(crate) fn new(range: Option<Ipv4Net>, recorded: BTreeMap<PodUid, Ipv4Addr>) -> Self {
+        let range = range.unwrap_or_default();
         let kept: BTreeMap<PodUid, Ipv4Addr> = recorded.into_iter().filter(|(_, ip)| range.contains(ip)).collect();
         let taken = kept.iter().map(|(uid, ip)| (*ip, uid.clone())).collect();
         Self { range, taken, by_pod: kept, last: u32::from(range.network()) }
+    }
+
+    /// Gives out addresses of another range from now on. Pods keep what they have.
+    pub(crate) fn move_to(&mut self, range: Ipv4Net) {
+        if self.range != range {
+            (self.range, self.last) = (range, u32::from(range.network()));
+        }
     }
 
     /// A pod's address; a new one if it has none. `None` when all are taken.
@@ -112,7 +75,7 @@ mod tests {
     #[test]
     fn addresses_are_unique_stable_and_come_back() {
         let range: Ipv4Net = "10.42.0.0/29".parse().unwrap();
-        let mut addresses = Addresses::new(range, BTreeMap::new());
+        let mut addresses = Addresses::new(Some(range), BTreeMap::new());
         let uid = |n: u32| PodUid::new(format!("u{n}"));
         let given: Vec<_> = (0..5).map(|n| addresses.take(&uid(n)).unwrap().0.to_string()).collect();
         assert_eq!(given, ["10.42.0.2", "10.42.0.3", "10.42.0.4", "10.42.0.5", "10.42.0.6"]);
@@ -126,7 +89,7 @@ mod tests {
     fn what_was_recorded_is_kept() {
         let range: Ipv4Net = "10.42.0.0/24".parse().unwrap();
         let recorded = [(PodUid::new("a"), "10.42.0.2".parse().unwrap())].into();
-        let mut addresses = Addresses::new(range, recorded);
+        let mut addresses = Addresses::new(Some(range), recorded);
         assert_eq!(addresses.take(&PodUid::new("b")).unwrap().0.to_string(), "10.42.0.3");
         assert_eq!(addresses.take(&PodUid::new("a")).unwrap().0.to_string(), "10.42.0.2");
     }

@@ -1,5 +1,5 @@
-//! The agent's own records: the pods it is to run with their last status, and the address each holds. They make a node
-//! come back after a reboot with no control plane in sight. One thread writes; what is queued becomes one transaction.
+//! The agent's own records: the pods it is to run with their last status, the address each holds, the node's range, and the
+//! Services its pods were told of. They make a node come back after a reboot with no control plane in sight. One thread writes; what is queued becomes one transaction.
 
 use std::{
     collections::BTreeMap,
@@ -9,9 +9,10 @@ use std::{
     thread,
 };
 
-use coracle_agent_core::PodUid;
+use coracle_agent_core::{PodUid, env::ServiceVariables};
+use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Pod;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::error::NodeError;
 
@@ -23,6 +24,10 @@ const QUEUE: usize = 4096;
 pub(crate) struct Recorded {
     pub(crate) pods: Vec<Pod>,
     pub(crate) addresses: BTreeMap<PodUid, Ipv4Addr>,
+    /// `spec.podCIDR` of the node.
+    pub(crate) range: Option<Ipv4Net>,
+    /// By namespace; the API server's own under the empty name.
+    pub(crate) services: BTreeMap<String, ServiceVariables>,
 }
 
 /// The way to the writing thread. Dropping it lets the thread write what is queued and end.
@@ -35,14 +40,21 @@ pub(crate) struct Database {
 enum Record {
     Pod { uid: PodUid, object: Vec<u8> },
     Address { uid: PodUid, ip: Ipv4Addr },
+    Range { range: Ipv4Net },
+    Services { namespace: String, variables: Vec<u8> },
     Forget { uid: PodUid },
 }
+
+/// The node's range among what is recorded of the node.
+const RANGE: &str = "podCIDR";
 
 const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = NORMAL;
     CREATE TABLE IF NOT EXISTS pods (uid TEXT PRIMARY KEY, object BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS addresses (uid TEXT PRIMARY KEY, ip TEXT NOT NULL UNIQUE) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS node (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS services (namespace TEXT PRIMARY KEY, variables BLOB NOT NULL) WITHOUT ROWID;
 ";
 
 impl Database {
@@ -71,6 +83,18 @@ impl Database {
         self.send(Record::Address { uid: uid.clone(), ip });
     }
 
+    /// Records the node's range.
+    pub(crate) fn put_range(&self, range: Ipv4Net) {
+        self.send(Record::Range { range });
+    }
+
+    /// Records what pods of a namespace are told of Services.
+    pub(crate) fn put_services(&self, namespace: &str, variables: &ServiceVariables) {
+        if let Ok(variables) = serde_json::to_vec(variables) {
+            self.send(Record::Services { namespace: namespace.to_owned(), variables });
+        }
+    }
+
     /// Forgets a pod and its address.
     pub(crate) fn forget(&self, uid: &PodUid) {
         self.send(Record::Forget { uid: uid.clone() });
@@ -97,6 +121,16 @@ fn load(connection: &Connection) -> rusqlite::Result<Recorded> {
         let (uid, ip) = row?;
         if let Ok(ip) = ip.parse() {
             recorded.addresses.insert(PodUid::new(uid), ip);
+        }
+    }
+    let range: Option<String> =
+        connection.query_row("SELECT value FROM node WHERE name = ?1", [RANGE], |row| row.get(0)).optional()?;
+    recorded.range = range.and_then(|range| range.parse().ok());
+    let mut services = connection.prepare("SELECT namespace, variables FROM services")?;
+    for row in services.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))? {
+        let (namespace, variables) = row?;
+        if let Ok(variables) = serde_json::from_slice(&variables) {
+            recorded.services.insert(namespace, variables);
         }
     }
     Ok(recorded)
@@ -128,6 +162,14 @@ fn write(connection: &mut Connection, batch: &[Record]) -> rusqlite::Result<()> 
                 let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO addresses VALUES (?1, ?2)")?;
                 put.execute(params![uid.as_str(), ip.to_string()])?;
             }
+            Record::Range { range } => {
+                let range = range.to_string();
+                transaction.execute("INSERT OR REPLACE INTO node VALUES (?1, ?2)", params![RANGE, range])?;
+            }
+            Record::Services { namespace, variables } => {
+                let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO services VALUES (?1, ?2)")?;
+                put.execute(params![namespace, variables])?;
+            }
             Record::Forget { uid } => {
                 transaction.execute("DELETE FROM pods WHERE uid = ?1", params![uid.as_str()])?;
                 transaction.execute("DELETE FROM addresses WHERE uid = ?1", params![uid.as_str()])?;
@@ -156,16 +198,21 @@ mod tests {
         }
         database.put_address(&PodUid::new("a"), Ipv4Addr::new(10, 42, 0, 2));
         database.forget(&PodUid::new("b"));
+        database.put_range("10.42.8.0/21".parse().unwrap());
+        let services = serde_json::from_value(serde_json::json!([["A_SERVICE_HOST", "10.43.0.7"]])).unwrap();
+        database.put_services("ns", &services);
         drop(database);
         // The writer ends by itself; what it wrote shows once it has.
         let recorded = loop {
             let (_, recorded) = Database::open(&path).unwrap();
-            if recorded.pods.len() == 1 && recorded.addresses.len() == 1 {
+            if recorded.pods.len() == 1 && !recorded.services.is_empty() {
                 break recorded;
             }
             std::thread::yield_now();
         };
         assert_eq!(recorded.pods[0].metadata.uid.as_deref(), Some("a"));
         assert_eq!(recorded.addresses[&PodUid::new("a")], Ipv4Addr::new(10, 42, 0, 2));
+        assert_eq!(recorded.range, Some("10.42.8.0/21".parse().unwrap()));
+        assert_eq!(recorded.services["ns"].get("A_SERVICE_HOST"), Some("10.43.0.7"));
     }
 }

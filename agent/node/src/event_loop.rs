@@ -1,6 +1,9 @@
 //! The agent's loop: one event at a time goes to the pods' machines, and what they ask for is begun. `select` waits and
 //! decides nothing, `apply` decides and waits for nothing; all slow work is a job whose end is an event.
 
+mod services;
+mod storage;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr},
@@ -10,15 +13,16 @@ use std::{
 
 use coracle_agent_core::{
     Agent, Effect, NodeFacts, Now, PodUid, Report, Workload,
-    env::{References, references, service_variables},
+    env::{References, ServiceVariables, references},
     volume,
 };
 use futures::{Stream, StreamExt, stream::BoxStream};
+use ipnet::Ipv4Net;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus, Service};
 use kube::{ResourceExt, runtime::watcher};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -29,14 +33,16 @@ use crate::{
     database::Database,
     events::Recorder,
     jobs::{Done, Jobs},
+    log_files::LogFiles,
     references::{Changed, Kind},
+    register::Known,
     views::Views,
 };
 
 /// Status writes under way at once.
 const MAX_WRITES: usize = 32;
-/// Pods wait this long for the first list of Services, so that their variables are complete; then they start without,
-/// since a node must come up with no control plane in sight.
+/// New pods wait this long for the first list of Services, so that their variables are complete; then they start without,
+/// since a node must come up with no control plane in sight. Pods from the records start at once with what was recorded.
 const SERVICES_WAIT: Duration = Duration::from_secs(2);
 
 /// What a watch of the API gives.
@@ -56,8 +62,15 @@ pub(crate) struct EventLoop {
     pub(crate) running: JoinSet<Done>,
     pub(crate) recorder: Recorder,
     pub(crate) database: Database,
+    /// The node's object as the API has it, and its range.
+    pub(crate) known: watch::Receiver<Known>,
+    /// The node's object as this agent registers it.
+    pub(crate) registered: Node,
     pub(crate) addresses: Addresses,
+    pub(crate) logs: LogFiles,
     pub(crate) views: Views,
+    /// Uids of pods of which an earlier life left something, until the first listing tells which are gone.
+    pub(crate) leftovers: HashSet<String>,
     /// Pods from the agent's records, until they are started.
     pub(crate) recorded: Vec<Pod>,
     pub(crate) started: Instant,
@@ -67,8 +80,12 @@ pub(crate) struct EventLoop {
 /// What the loop itself remembers.
 #[derive(Default)]
 pub(crate) struct LoopState {
-    /// Pods are handled: the Services are known, or were waited for long enough.
+    /// Pods are handled: they can have addresses, and the Services are known or were waited for long enough.
     open: bool,
+    /// The Services have been listed, or were waited for long enough.
+    services_settled: bool,
+    /// What pods of each namespace are told of Services, as it is recorded.
+    recorded_services: BTreeMap<String, ServiceVariables>,
     known_services: BTreeMap<(String, String), Service>,
     /// Pods seen since the watch began anew.
     listed: Option<HashSet<PodUid>>,
@@ -82,6 +99,10 @@ pub(crate) struct LoopState {
     mount_again: HashSet<PodUid>,
     /// When tokens of a pod are to be renewed.
     renewals: BTreeMap<PodUid, Timestamp>,
+    /// Pods whose use of the disk is bounded.
+    bounded: storage::Bounded,
+    /// The node's range, once there is one.
+    pod_cidr: Option<Ipv4Net>,
 }
 
 /// One thing that happened.
@@ -92,6 +113,7 @@ enum Event {
     WatchFailed(watcher::Error),
     Changed(Changed),
     ImagesChanged,
+    NodeChanged,
     Done(Box<Done>),
     Lost(tokio::task::JoinError),
     Timeout,
@@ -101,6 +123,9 @@ enum Event {
 impl EventLoop {
     /// Runs until told to stop. Containers are left as they are: whoever stops the process ends them.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        self.node_changed();
+        self.try_open(self.now());
+        self.carry_out_all();
         loop {
             match self.select(&stop).await {
                 Event::Stop => return,
@@ -122,13 +147,14 @@ impl EventLoop {
             event = next(&mut self.services) => event.map_or_else(Event::WatchFailed, |e| Event::Service(Box::new(e))),
             Some(changed) = self.changes.recv() => Event::Changed(changed),
             Some(()) = self.images_changed.recv() => Event::ImagesChanged,
+            Ok(()) = self.known.changed() => Event::NodeChanged,
             () = until(due) => Event::Timeout,
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let timer = self.agent.poll_timeout().map(|at| self.started + at);
-        let gate = (!self.state.open).then(|| self.started + SERVICES_WAIT);
+        let gate = (!self.state.services_settled).then(|| self.started + SERVICES_WAIT);
         let wall = Timestamp::now();
         let renewal = self
             .state
@@ -136,7 +162,7 @@ impl EventLoop {
             .values()
             .min()
             .map(|at| Instant::now() + Duration::try_from(at.duration_since(wall)).unwrap_or_default());
-        [timer, gate, renewal].into_iter().flatten().min()
+        [timer, gate, renewal, self.state.bounded.due()].into_iter().flatten().min()
     }
 
     fn now(&self) -> Now {
@@ -147,16 +173,24 @@ impl EventLoop {
         let now = self.now();
         match event {
             Event::Stop => {}
-            Event::Report(report) => self.agent.handle_report(now, report),
+            Event::Report(report) => self.report(now, report),
             Event::Pod(event) => self.pod_event(now, *event),
             Event::Service(event) => self.service_event(now, *event),
             Event::WatchFailed(error) => tracing::debug!(%error, "a watch of the API was interrupted"),
             Event::Changed(changed) => self.reference_changed(now, &changed),
             Event::ImagesChanged => self.agent.handle_images_changed(now),
+            Event::NodeChanged => {
+                self.node_changed();
+                self.try_open(now);
+            }
             Event::Done(done) => self.done(now, *done),
             Event::Lost(error) => tracing::error!(%error, "a job of the agent was lost"),
             Event::Timeout => self.timeout(now),
         }
+        self.carry_out_all();
+    }
+
+    fn carry_out_all(&mut self) {
         while let Some(effect) = self.agent.poll_effect() {
             self.carry_out(effect);
         }
@@ -164,9 +198,11 @@ impl EventLoop {
     }
 
     fn timeout(&mut self, now: Now) {
-        if !self.state.open && self.started.elapsed() >= SERVICES_WAIT {
-            self.open(now);
+        if !self.state.services_settled && self.started.elapsed() >= SERVICES_WAIT {
+            self.state.services_settled = true;
+            self.try_open(now);
         }
+        self.measure_bounded();
         self.agent.handle_timeout(now);
         let due: Vec<PodUid> =
             self.state.renewals.iter().filter(|(_, at)| **at <= now.wall).map(|(uid, _)| uid.clone()).collect();
@@ -176,12 +212,50 @@ impl EventLoop {
         }
     }
 
-    /// Begins with the recorded pods, then with what the API says.
-    fn open(&mut self, now: Now) {
-        self.state.open = true;
-        for pod in std::mem::take(&mut self.recorded) {
+    /// Takes the node's labels, and the range of its pods, as the API has them.
+    fn node_changed(&mut self) {
+        let known = self.known.borrow_and_update().clone();
+        if let Some(node) = &known.node {
+            // Admission goes by what the operator has put on the node, and by what this machine has.
+            let mut own = self.registered.clone();
+            own.metadata.labels.clone_from(&node.metadata.labels);
+            own.spec.clone_from(&node.spec);
+            self.agent.set_node(self.facts.clone(), own);
+        }
+        if let Some((pod_cidr, network)) = known.network {
+            self.addresses.move_to(network.range());
+            if self.state.pod_cidr != Some(pod_cidr) {
+                self.state.pod_cidr = Some(pod_cidr);
+                self.database.put_range(pod_cidr);
+            }
+        }
+    }
+
+    /// Begins with the recorded pods, then with what the API says, each as soon as it can.
+    fn try_open(&mut self, now: Now) {
+        if self.state.pod_cidr.is_none() || self.state.open {
+            return;
+        }
+        let known = |pod: &Pod| {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            self.state.services_settled || self.state.recorded_services.contains_key(namespace)
+        };
+        let (ready, waiting) = std::mem::take(&mut self.recorded).into_iter().partition(known);
+        self.recorded = waiting;
+        let ready: Vec<Pod> = ready;
+        for pod in ready {
             self.pod_changed(now, pod);
         }
+        self.state.open = self.state.services_settled;
+    }
+
+    fn report(&mut self, now: Now, report: Report) {
+        if let Report::Created { key, id } = &report
+            && let Some(work) = self.logs.created(key, id)
+        {
+            self.running.spawn(self.jobs.keep_logs(work));
+        }
+        self.agent.handle_report(now, report);
     }
 
     fn pod_event(&mut self, now: Now, event: watcher::Event<Pod>) {
@@ -201,6 +275,9 @@ impl EventLoop {
                     self.pod_gone(now, &uid);
                 }
                 self.agent.handle_complete();
+                let mut gone = std::mem::take(&mut self.leftovers);
+                gone.retain(|uid| self.agent.pod(&PodUid::new(uid.as_str())).is_none());
+                self.running.spawn(self.jobs.sweep(gone));
             }
             watcher::Event::Apply(pod) => self.pod_changed(now, pod),
             watcher::Event::Delete(pod) => self.pod_gone(now, &uid_of(&pod)),
@@ -217,6 +294,7 @@ impl EventLoop {
         } else {
             self.address(&uid)
         };
+        let is_new = self.agent.pod(&uid).is_none();
         let spec_changed = self.agent.pod(&uid).is_none_or(|old| {
             old.spec != pod.spec || old.metadata.deletion_timestamp != pod.metadata.deletion_timestamp
         });
@@ -228,6 +306,11 @@ impl EventLoop {
         }
         self.state.written.insert(uid.clone(), pod.status.clone().unwrap_or_default());
         let pod = Arc::new(pod);
+        if is_new {
+            self.logs.add(&uid, &pod);
+            self.record_services(pod.metadata.namespace.as_deref().unwrap_or_default());
+            self.state.bounded.add(&uid, &pod);
+        }
         self.agent.handle_pod(now, pod.clone(), ips);
         if let Some(status) = self.agent.status(&uid) {
             self.views.set(&pod, status);
@@ -258,46 +341,6 @@ impl EventLoop {
             self.views.remove(&pod);
         }
         self.agent.handle_gone(now, uid);
-    }
-
-    fn service_event(&mut self, now: Now, event: watcher::Event<Service>) {
-        let key = |service: &Service| (service.namespace().unwrap_or_default(), service.name_any());
-        match event {
-            watcher::Event::Init => self.state.known_services.clear(),
-            watcher::Event::InitApply(service) => {
-                self.state.known_services.insert(key(&service), service);
-            }
-            watcher::Event::InitDone => {
-                let namespaces: BTreeSet<String> =
-                    self.state.known_services.keys().map(|(namespace, _)| namespace.clone()).collect();
-                self.publish_services("");
-                for namespace in namespaces {
-                    self.publish_services(&namespace);
-                }
-                if !self.state.open {
-                    self.open(now);
-                }
-            }
-            watcher::Event::Apply(service) => {
-                let key = key(&service);
-                let namespace = key.0.clone();
-                self.state.known_services.insert(key, service);
-                self.publish_services(&namespace);
-            }
-            watcher::Event::Delete(service) => {
-                let key = key(&service);
-                self.state.known_services.remove(&key);
-                self.publish_services(&key.0);
-            }
-        }
-    }
-
-    /// A namespace's Services and the API server's own are what its pods are told of.
-    fn publish_services(&mut self, namespace: &str) {
-        let all = &self.state.known_services;
-        let master = all.get(&("default".to_owned(), "kubernetes".to_owned()));
-        let own = all.iter().filter(|((of, _), _)| of == namespace).map(|(_, service)| service);
-        self.agent.set_services(namespace, service_variables(own.chain(master)));
     }
 
     fn reference_changed(&mut self, now: Now, changed: &Changed) {
@@ -332,7 +375,9 @@ impl EventLoop {
         match effect {
             Effect::Command(command) => self.runtime.submit(command),
             Effect::Mount { pod } => self.mount(pod),
+            Effect::SubPaths { key, wants } => drop(self.running.spawn(self.jobs.sub_paths(key, wants))),
             Effect::Unmount { pod } => {
+                self.state.bounded.remove(&pod);
                 self.addresses.give_back(&pod);
                 self.state.renewals.remove(&pod);
                 if self.state.mounting.contains(&pod) {
@@ -371,7 +416,10 @@ impl EventLoop {
         state.dirty.remove(uid);
         state.finishing.remove(uid);
         state.renewals.remove(uid);
-        self.running.spawn(self.jobs.remove_logs(uid.clone()));
+        state.bounded.remove(uid);
+        if let Some(work) = self.logs.remove(uid) {
+            self.running.spawn(self.jobs.keep_logs(work));
+        }
     }
 
     fn mount(&mut self, uid: PodUid) {
@@ -402,6 +450,8 @@ impl EventLoop {
                     self.mount(pod);
                 }
             }
+            Done::SubPaths { key, result } => self.agent.handle_sub_paths(now, &key, result),
+            Done::Measured { pod, used } => self.measured(now, &pod, &used),
             Done::Resolved { key, sources } => self.agent.handle_sources(now, &key, sources),
             Done::Probed { request, outcome } => self.agent.handle_probe(now, &request.key, request.kind, outcome),
             Done::Hooked { request, outcome } => self.agent.handle_hook(now, &request.key, request.kind, outcome),

@@ -2,6 +2,7 @@
 //! `/images` added for the command line. It reads; only images are ever changed through it.
 
 mod images;
+mod stats;
 
 use std::{collections::HashMap, convert::Infallible, io, path::PathBuf, sync::Arc};
 
@@ -23,6 +24,8 @@ use crate::{
     logs::{self, LogOptions, LogSource},
     views::{View, Views},
 };
+
+pub(crate) use stats::NodeStats;
 
 /// A body the node answers with.
 pub type NodeBody = UnsyncBoxBody<Bytes, io::Error>;
@@ -46,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) log_dir: PathBuf,
     pub(crate) staging: PathBuf,
     pub(crate) wasm: Arc<WasmWorkload>,
+    pub(crate) node: NodeStats,
     pub(crate) images_changed: mpsc::Sender<()>,
     pub(crate) tasks: TaskTracker,
 }
@@ -85,6 +89,12 @@ impl Handler {
             }
             (&Method::GET, ["healthz"]) => Ok(text(StatusCode::OK, "ok")),
             (&Method::GET, ["pods"]) => Ok(self.pods()),
+            (&Method::GET, ["stats", "summary"]) => {
+                let options = query(request.uri().query().unwrap_or_default());
+                let only = options.get("only_cpu_and_memory").is_some_and(|value| value == "true" || value == "1");
+                Ok(self.stats_summary(only).await)
+            }
+            (&Method::GET, ["metrics", "resource"]) => Ok(self.resource_metrics().await),
             (_, ["exec" | "attach" | "portForward", ..]) => Err(self.no_session(parts[0])),
             (_, ["images", ..]) => self.images(request).await,
             _ => Err(Refused::not_found("404 page not found")),

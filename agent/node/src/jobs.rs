@@ -1,12 +1,19 @@
 //! The slow work of the agent, each piece a future whose end is a [`Done`]. A job makes no choice: it carries out what the
 //! loop asked for and tells how it went.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use coracle_agent_core::{
     NodeFacts, PodUid,
-    effect::{HookRequest, Outcome, ProbeRequest},
+    effect::{HookRequest, Outcome, ProbeRequest, SubPath, SubPathResult},
     env::{References, Sources},
+    storage::StorageUse,
     workload::ContainerKey,
 };
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -18,9 +25,10 @@ use serde_json::Value;
 use tokio::{sync::Semaphore, time::sleep};
 
 use crate::{
+    log_files::{self, LogWork},
     prober::Prober,
     references::Lookup,
-    volumes::{Mounted, Volumes},
+    volumes::{Mounted, Volumes, empty_dir::used_bytes},
 };
 
 /// Time before a failed write is tried again.
@@ -42,6 +50,8 @@ pub(crate) struct Jobs {
 /// How a job went.
 pub(crate) enum Done {
     Mounted { pod: PodUid, mounted: Mounted },
+    SubPaths { key: ContainerKey, result: SubPathResult },
+    Measured { pod: PodUid, used: StorageUse },
     Resolved { key: ContainerKey, sources: Sources },
     Probed { request: ProbeRequest, outcome: Outcome },
     Hooked { request: HookRequest, outcome: Outcome },
@@ -76,6 +86,37 @@ impl Jobs {
         async move {
             volumes.unmount(uid.as_str()).await;
             Done::Nothing
+        }
+    }
+
+    pub(crate) fn sub_paths(
+        &self,
+        key: ContainerKey,
+        wants: Vec<SubPath>,
+    ) -> impl Future<Output = Done> + Send + use<> {
+        async move { Done::SubPaths { key, result: Volumes::sub_paths(wants).await } }
+    }
+
+    /// Measures what a pod uses: its `emptyDir` volumes by name, and what is below each directory of `containers`.
+    pub(crate) fn measure(
+        &self,
+        pod: PodUid,
+        volumes: Vec<String>,
+        containers: Option<PathBuf>,
+    ) -> impl Future<Output = Done> + Send + use<> {
+        let (disk, uid) = (self.volumes.clone(), pod.clone());
+        let measure = move || StorageUse {
+            volumes: disk.used_bytes(uid.as_str(), &volumes),
+            containers: containers.as_deref().map(by_directory).unwrap_or_default(),
+        };
+        async move {
+            match tokio::task::spawn_blocking(measure).await {
+                Ok(used) => Done::Measured { pod, used },
+                Err(error) => {
+                    tracing::warn!(%error, %pod, "a pod's use of the disk was not measured");
+                    Done::Nothing
+                }
+            }
         }
     }
 
@@ -159,21 +200,26 @@ impl Jobs {
         }
     }
 
-    /// Removes the logs of a pod that is forgotten.
-    pub(crate) fn remove_logs(&self, uid: PodUid) -> impl Future<Output = Done> + Send + use<> {
-        let dir = self.log_dir.clone();
+    /// Brings logs and their links up to date.
+    pub(crate) fn keep_logs(&self, work: LogWork) -> impl Future<Output = Done> + Send + use<> {
         async move {
-            let suffix = format!("_{uid}");
-            let removed = tokio::task::spawn_blocking(move || {
-                for entry in std::fs::read_dir(dir)?.flatten() {
-                    if entry.file_name().to_string_lossy().ends_with(&suffix) {
-                        std::fs::remove_dir_all(entry.path())?;
-                    }
-                }
-                std::io::Result::Ok(())
-            });
-            if let Ok(Err(error)) = removed.await {
-                tracing::warn!(%error, "logs of a removed pod are left behind");
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || work.run()).await {
+                tracing::warn!(%error, "logs of a pod are not as they should be");
+            }
+            Done::Nothing
+        }
+    }
+
+    /// Removes what an agent that was killed left of pods that are gone by now.
+    pub(crate) fn sweep(&self, gone: HashSet<String>) -> impl Future<Output = Done> + Send + use<> {
+        let (volumes, logs) = (self.volumes.clone(), self.log_dir.clone());
+        let sweep = move || {
+            volumes.sweep(&gone)?;
+            log_files::sweep(&logs, &gone)
+        };
+        async move {
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(sweep).await {
+                tracing::warn!(%error, "files of pods that are gone are left behind");
             }
             Done::Nothing
         }
@@ -182,4 +228,10 @@ impl Jobs {
     fn pods(&self, pod: &Pod) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default())
     }
+}
+
+/// Bytes below each directory of a directory.
+fn by_directory(dir: &Path) -> BTreeMap<String, u64> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), used_bytes(&entry.path()))).collect()
 }

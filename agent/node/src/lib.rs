@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod addresses;
+mod conditions;
 mod database;
 mod error;
 mod event_loop;
@@ -11,8 +12,10 @@ mod events;
 mod handler;
 mod image_gc;
 mod jobs;
+mod log_files;
 mod logs;
 mod machine;
+mod network;
 mod patch;
 mod prober;
 mod references;
@@ -22,7 +25,7 @@ mod views;
 mod volumes;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -32,7 +35,6 @@ use std::{
 use coracle_agent_core::{Agent, NodeFacts, Workload};
 use coracle_agent_wasm::{WasmConfig, WasmWorkload};
 use futures::StreamExt;
-use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{
     Api, Client,
@@ -46,9 +48,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use addresses::PodNetwork;
 pub use error::NodeError;
 pub use handler::{Handler, NodeBody};
+pub use machine::raise_file_limit;
 pub use register::VERSION;
 
 use crate::{
@@ -56,9 +58,11 @@ use crate::{
     database::Database,
     event_loop::{EventLoop, LoopState},
     jobs::Jobs,
+    log_files::LogFiles,
     machine::Machine,
+    network::Claimed,
     references::Lookup,
-    register::{Registrar, node_object},
+    register::{Known, Registrar, Told, node_object},
     views::Views,
     volumes::Volumes,
 };
@@ -68,6 +72,9 @@ const REPORTS: usize = 4096;
 /// Changes of references on their way.
 const CHANGES: usize = 1024;
 
+/// Most pods of a node where nothing else is said: pods here are small, so more than the kubelet's 110.
+pub const DEFAULT_MAX_PODS: u32 = 1100;
+
 /// How an agent is made.
 pub struct NodeConfig {
     /// The API, as the agent's identity.
@@ -76,10 +83,9 @@ pub struct NodeConfig {
     pub name: String,
     /// Where the agent keeps its things: records, pods' volumes, images, the socket `agent.sock`.
     pub data_dir: PathBuf,
-    /// Where pods' logs go; `None` is `pod-logs` in the data directory.
-    pub log_dir: Option<PathBuf>,
-    /// The node's part of the pod network.
-    pub pod_cidr: Ipv4Net,
+    /// Where pods' logs go, in `pods` and `containers`; `None` is `logs` in the data directory. Log collectors look in
+    /// `/var/log`.
+    pub log_root: Option<PathBuf>,
     /// The node's address; `None` is the one it reaches the world from.
     pub address: Option<IpAddr>,
     /// Labels besides the usual ones.
@@ -96,16 +102,15 @@ pub struct NodeConfig {
 
 impl NodeConfig {
     /// The defaults for a node of this name.
-    pub fn new(client: Client, name: impl Into<String>, data_dir: impl Into<PathBuf>, pod_cidr: Ipv4Net) -> Self {
+    pub fn new(client: Client, name: impl Into<String>, data_dir: impl Into<PathBuf>) -> Self {
         Self {
             client,
             name: name.into(),
             data_dir: data_dir.into(),
-            log_dir: None,
-            pod_cidr,
+            log_root: None,
             address: None,
             labels: BTreeMap::new(),
-            max_pods: 1100,
+            max_pods: DEFAULT_MAX_PODS,
             dns_server: None,
             cluster_domain: "cluster.local".to_owned(),
             wasm: None,
@@ -120,7 +125,6 @@ pub struct Node {
     handler: Handler,
     listener: UnixListener,
     recording: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
-    network: PodNetwork,
     ready: watch::Receiver<bool>,
     runtime: Arc<dyn Workload>,
     data_dir: PathBuf,
@@ -132,11 +136,14 @@ impl Node {
     /// Opens the agent's records and runtimes. Nothing runs before [`Node::run`]; `stop` ends what runs then.
     pub async fn open(mut config: NodeConfig, stop: CancellationToken) -> Result<Self, NodeError> {
         let data_dir = config.data_dir.clone();
-        let log_dir = config.log_dir.clone().unwrap_or_else(|| data_dir.join("pod-logs"));
+        raise_file_limit();
+        let log_root = config.log_root.clone().unwrap_or_else(|| data_dir.join("logs"));
         let (pods_dir, staging) = (data_dir.join("pods"), data_dir.join("incoming"));
-        for dir in [&data_dir, &log_dir, &pods_dir, &staging] {
+        for dir in [&data_dir, &pods_dir, &staging] {
             fs::create_dir_all(dir).map_err(directory(dir))?;
         }
+        let logs = LogFiles::open(&log_root).map_err(directory(&log_root))?;
+        let log_dir = logs.pods_dir().to_owned();
         let socket = data_dir.join("agent.sock");
         let listener = socket::listen(&socket).map_err(directory(&socket))?;
         let (database, recorded) = Database::open(&data_dir.join("agent.db"))?;
@@ -146,7 +153,9 @@ impl Node {
         let runtime: Arc<dyn Workload> = wasm.clone();
         let adopted = runtime.adopt().await?;
 
-        let network = PodNetwork::set_up(config.pod_cidr).await;
+        let leftovers = leftovers(&pods_dir, &recorded.pods).map_err(directory(&pods_dir))?;
+        let claimed = restored_range(recorded.range).await;
+        let range = claimed.as_ref().map(|claimed| (claimed.pod_cidr, claimed.network));
         let machine = Machine::read(&data_dir, config.address);
         let node = node_object(&config, &machine, &*runtime);
         let facts = facts(&config, &node, &machine, log_dir.clone(), pods_dir.clone());
@@ -157,18 +166,21 @@ impl Node {
         let volumes = Volumes::new(client.clone(), lookup.clone(), pods_dir);
         let (recorder, recording) = events::recorder(client.clone(), config.name.clone(), stop.clone());
         let (ready, is_ready) = watch::channel(false);
-        let registrar = Registrar::new(&config, node.clone(), runtime.clone(), ready);
+        let (known, told_known) = watch::channel(Known { node: None, network: range });
+        let told = Told { ready, known };
+        let registrar = Registrar::new(&config, node.clone(), runtime.clone(), claimed, told);
         let views = Views::default();
         let inner = handler::Inner {
             views: views.clone(),
             log_dir: log_dir.clone(),
             staging,
             wasm,
+            node: handler::NodeStats::new(&config.name, &data_dir),
             images_changed,
             tasks: tasks.clone(),
         };
-        let event_loop = EventLoop {
-            agent: Agent::new(facts.clone(), node, adopted),
+        let mut event_loop = EventLoop {
+            agent: Agent::new(facts.clone(), node.clone(), adopted),
             facts,
             runtime: runtime.clone(),
             reports: received,
@@ -180,16 +192,21 @@ impl Node {
             running: JoinSet::new(),
             recorder,
             database,
-            addresses: Addresses::new(network.range(), recorded.addresses),
+            known: told_known,
+            registered: node,
+            addresses: Addresses::new(range.map(|(_, network)| network.range()), recorded.addresses),
+            logs,
+            leftovers,
             views,
             recorded: recorded.pods,
             started: Instant::now(),
             state: LoopState::default(),
         };
+        event_loop.restore_services(recorded.services);
         let handler = Handler::new(inner);
         let recording = Box::pin(recording);
         let ready = is_ready;
-        Ok(Self { event_loop, registrar, handler, listener, recording, network, ready, runtime, data_dir, tasks, stop })
+        Ok(Self { event_loop, registrar, handler, listener, recording, ready, runtime, data_dir, tasks, stop })
     }
 
     /// The node's API: logs, pods, images.
@@ -200,11 +217,6 @@ impl Node {
     /// Becomes true once the node is registered and Ready.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.clone()
-    }
-
-    /// How pods are reached.
-    pub fn network(&self) -> PodNetwork {
-        self.network
     }
 
     /// Runs the agent until it is told to stop.
@@ -218,6 +230,26 @@ impl Node {
         tasks.close();
         tasks.wait().await;
     }
+}
+
+/// The range of an earlier life, so that its pods come back without a control plane.
+async fn restored_range(range: Option<ipnet::Ipv4Net>) -> Option<Claimed> {
+    match Claimed::set_up(range?).await {
+        Ok(claimed) => Some(claimed),
+        Err(error) => {
+            tracing::error!(%error, "pods cannot have addresses yet");
+            None
+        }
+    }
+}
+
+/// Uids of pods that have a directory or a record.
+fn leftovers(pods_dir: &Path, recorded: &[Pod]) -> std::io::Result<HashSet<String>> {
+    let mut uids: HashSet<String> = recorded.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+    for entry in fs::read_dir(pods_dir)? {
+        uids.insert(entry?.file_name().to_string_lossy().into_owned());
+    }
+    Ok(uids)
 }
 
 fn facts(

@@ -9,6 +9,8 @@ use std::{
 
 use coracle_agent_core::workload::DnsSpec;
 
+use crate::conditions::{Readings, Share};
+
 /// Facts of the machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -55,6 +57,41 @@ pub(crate) fn disk(path: &Path) -> Option<(u64, u64)> {
     Some((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
 }
 
+/// What the machine says of itself now; `data_dir` is on the disk that counts.
+pub(crate) fn readings(data_dir: &Path, network_problem: Option<String>) -> Readings {
+    let stat = rustix::fs::statvfs(data_dir).ok();
+    let stat = stat.as_ref();
+    Readings {
+        memory_available_bytes: memory_available_bytes(),
+        disk: stat.map(|stat| Share { total: stat.f_blocks * stat.f_frsize, free: stat.f_bavail * stat.f_frsize }),
+        inodes: stat.map(|stat| Share { total: stat.f_files, free: stat.f_favail }),
+        processes: processes().map(|(running, total)| Share { total, free: total.saturating_sub(running) }),
+        network_problem,
+    }
+}
+
+/// Threads of the machine, and how many it can have.
+pub(crate) fn processes() -> Option<(u64, u64)> {
+    let most = |path: &str| text(path).parse::<u64>().ok();
+    let total = [most("/proc/sys/kernel/pid_max"), most("/proc/sys/kernel/threads-max")].into_iter().flatten().min()?;
+    // The fourth word is `runnable/all`.
+    let load = text("/proc/loadavg");
+    let running = load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
+    Some((running, total))
+}
+
+/// Lets this process have as many open files as its hard limit allows: each container, probe and log holds some.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+        }
+    }
+}
+
 /// Memory that can be had without swapping.
 pub(crate) fn memory_available_bytes() -> Option<u64> {
     pairs(&text("/proc/meminfo"), ':').get("MemAvailable").map(|value| kib(value))
@@ -85,11 +122,11 @@ fn default_address() -> IpAddr {
     probe().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
 }
 
-fn text(path: &str) -> String {
+pub(crate) fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
-fn pairs(text: &str, separator: char) -> BTreeMap<String, String> {
+pub(crate) fn pairs(text: &str, separator: char) -> BTreeMap<String, String> {
     let pair = |line: &str| {
         line.split_once(separator)
             .map(|(key, value)| (key.trim().to_owned(), value.trim().trim_matches('"').to_owned()))
@@ -97,6 +134,6 @@ fn pairs(text: &str, separator: char) -> BTreeMap<String, String> {
     text.lines().filter_map(pair).collect()
 }
 
-fn kib(value: &str) -> u64 {
+pub(crate) fn kib(value: &str) -> u64 {
     value.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

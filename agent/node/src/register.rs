@@ -1,20 +1,20 @@
-//! The node's own object: registration, status when it says something new, and the Lease that shows it is alive. It runs
-//! as one task; a control plane that is away is tried again for ever, at a bounded rate.
+//! The node's own object: registration, its range of pod addresses, status when it says something new, and the Lease that
+//! shows it is alive. It runs as one task; a control plane that is away is tried again for ever, at a bounded rate.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use coracle_agent_core::workload::{ImageInfo, Workload};
+use futures::{StreamExt, stream::BoxStream};
+use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        coordination::v1::Lease,
-        core::v1::{Node, NodeCondition},
-    },
-    apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
+    api::{coordination::v1::Lease, core::v1::Node},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt, watcher},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -25,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     NodeConfig,
+    conditions::{Conditions, DISK_PRESSURE_PERCENT, MEMORY_PRESSURE_BYTES},
     machine::{self, Machine},
+    network::{Claimed, PodNetwork},
 };
 
 /// Time between renewals: a quarter of the Lease's duration, as the kubelet does.
@@ -38,54 +40,100 @@ const REPORT: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_millis(500);
 /// Most images in the node's status: the kubelet's `nodeStatusMaxImages`.
 const MAX_IMAGES: usize = 50;
-/// Less memory than this is pressure: the kubelet's `memory.available` threshold.
-const MEMORY_PRESSURE_BYTES: u64 = 100 << 20;
-/// Below this share of free disk there is pressure: the kubelet's `nodefs.available` threshold, in percent.
-const DISK_PRESSURE_PERCENT: u64 = 10;
+/// Most names of an image there: the kubelet's `MaxNamesPerImageInNodeStatus`.
+const MAX_IMAGE_NAMES: usize = 5;
 
 /// The version the node reports: the Kubernetes release it follows, and ours.
 pub const VERSION: &str = concat!("v1.36.0+coracle.", env!("CARGO_PKG_VERSION"));
+
+/// What the rest of the agent is told of the node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    /// The object as the API has it.
+    pub(crate) node: Option<Arc<Node>>,
+    /// `spec.podCIDR`, and how its addresses are reached.
+    pub(crate) network: Option<(Ipv4Net, PodNetwork)>,
+}
 
 /// Keeps the node's object and Lease.
 pub(crate) struct Registrar {
     client: Client,
     node: Node,
     runtime: Arc<dyn Workload>,
-    data_dir: std::path::PathBuf,
+    data_dir: PathBuf,
     ready: watch::Sender<bool>,
+    known: watch::Sender<Known>,
+    /// The range in use; from the agent's records until the API names one.
+    claimed: Option<Claimed>,
+    /// Why there is none.
+    network_problem: Option<String>,
     sent: Option<(Value, Instant)>,
-    conditions: BTreeMap<&'static str, NodeCondition>,
+    conditions: Conditions,
+}
+
+/// The ways out of the registrar.
+pub(crate) struct Told {
+    pub(crate) ready: watch::Sender<bool>,
+    pub(crate) known: watch::Sender<Known>,
 }
 
 impl Registrar {
-    pub(crate) fn new(config: &NodeConfig, node: Node, runtime: Arc<dyn Workload>, ready: watch::Sender<bool>) -> Self {
-        let data_dir = config.data_dir.clone();
-        let client = config.client.clone();
-        Self { client, node, runtime, data_dir, ready, sent: None, conditions: BTreeMap::new() }
+    pub(crate) fn new(
+        config: &NodeConfig,
+        node: Node,
+        runtime: Arc<dyn Workload>,
+        claimed: Option<Claimed>,
+        told: Told,
+    ) -> Self {
+        let network_problem = claimed.is_none().then(|| "the node was given no podCIDR yet".to_owned());
+        Self {
+            client: config.client.clone(),
+            node,
+            runtime,
+            data_dir: config.data_dir.clone(),
+            ready: told.ready,
+            known: told.known,
+            claimed,
+            network_problem,
+            sent: None,
+            conditions: Conditions::default(),
+        }
     }
 
     /// Registers, then renews until told to stop.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let work = async {
-            while let Err(error) = self.register().await {
-                tracing::warn!(%error, "the node cannot be registered yet");
-                sleep(RETRY).await;
-            }
-            let mut ticks = interval(RENEW);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                if let Err(error) = self.renew().await {
-                    tracing::warn!(%error, "the node's Lease cannot be renewed");
-                }
-                if let Err(error) = self.report().await {
-                    tracing::warn!(%error, "the node's status cannot be written");
-                }
-            }
-        };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = work => {}
+            () = self.work() => {}
+        }
+        if let Some(claimed) = self.claimed {
+            claimed.take_down().await;
+        }
+    }
+
+    async fn work(&mut self) {
+        while let Err(error) = self.register().await {
+            tracing::warn!(%error, "the node cannot be registered yet");
+            sleep(RETRY).await;
+        }
+        let mut seen = self.own_object();
+        let mut ticks = interval(RENEW);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first status waits for the range, which comes a moment after the registration.
+        let mut begun = false;
+        loop {
+            let news = tokio::select! {
+                _ = ticks.tick() => {
+                    if let Err(error) = self.renew().await {
+                        tracing::warn!(%error, "the node's Lease cannot be renewed");
+                    }
+                    std::mem::replace(&mut begun, true) || self.claimed.is_some()
+                }
+                Some(event) = seen.next() => self.noted(event).await,
+            };
+            if news && let Err(error) = self.report().await {
+                tracing::warn!(%error, "the node's status cannot be written");
+            }
         }
     }
 
@@ -93,20 +141,73 @@ impl Registrar {
         self.node.metadata.name.as_deref().unwrap_or_default()
     }
 
+    fn nodes(&self) -> Api<Node> {
+        Api::all(self.client.clone())
+    }
+
+    fn own_object(&self) -> BoxStream<'static, Result<watcher::Event<Node>, watcher::Error>> {
+        let mine = watcher::Config::default().fields(&format!("metadata.name={}", self.name()));
+        watcher(self.nodes(), mine).default_backoff().boxed()
+    }
+
     async fn register(&mut self) -> kube::Result<()> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        match nodes.create(&PostParams::default(), &self.node).await {
-            Ok(_) => {}
+        match self.nodes().create(&PostParams::default(), &self.node).await {
+            Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 // Labels of the machine itself are kept true; all others are the operator's.
                 let labels = json!({"metadata": {"labels": self.node.metadata.labels}});
-                nodes.patch(self.name(), &PatchParams::default(), &Patch::Merge(labels)).await?;
+                self.nodes().patch(self.name(), &PatchParams::default(), &Patch::Merge(labels)).await.map(drop)
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        self.report().await?;
-        self.ready.send_replace(true);
-        Ok(())
+    }
+
+    /// Takes note of the node's object; answers whether its status is to be looked at now.
+    async fn noted(&mut self, event: Result<watcher::Event<Node>, watcher::Error>) -> bool {
+        let node = match event {
+            Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) => node,
+            // Somebody removed the node: it registers again, as long as it runs.
+            Ok(watcher::Event::Delete(_)) => {
+                self.known.send_modify(|known| known.node = None);
+                self.sent = None;
+                if let Err(error) = self.register().await {
+                    tracing::warn!(%error, "the node cannot be registered again yet");
+                }
+                return false;
+            }
+            Ok(watcher::Event::Init | watcher::Event::InitDone) => return false,
+            Err(error) => {
+                tracing::debug!(%error, "the watch of the node's object was interrupted");
+                return false;
+            }
+        };
+        let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).and_then(|range| range.parse().ok());
+        let had = self.claimed.as_ref().map(|claimed| claimed.pod_cidr);
+        self.known.send_modify(|known| known.node = Some(Arc::new(node)));
+        if let Some(range) = range.filter(|range| had != Some(*range)) {
+            self.take_range(range).await;
+        }
+        // A new range, or somebody else's word about the node.
+        had != self.claimed.as_ref().map(|claimed| claimed.pod_cidr) || (self.claimed.is_some() && !self.stands())
+    }
+
+    async fn take_range(&mut self, range: Ipv4Net) {
+        // An old range stays routed until the agent stops: pods may still have addresses of it.
+        match Claimed::set_up(range).await {
+            Ok(claimed) => {
+                if let Some(old) = &self.claimed {
+                    tracing::warn!(old = %old.pod_cidr, new = %range, "the node was given another podCIDR");
+                }
+                let network = (range, claimed.network);
+                self.claimed = Some(claimed);
+                self.network_problem = None;
+                self.known.send_modify(|known| known.network = Some(network));
+            }
+            Err(error) => {
+                tracing::error!(%error, "pods cannot have addresses");
+                self.network_problem = Some(error.to_string());
+            }
+        }
     }
 
     async fn renew(&self) -> kube::Result<()> {
@@ -117,8 +218,7 @@ impl Registrar {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             result => return result.map(drop),
         }
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let uid = nodes.get(self.name()).await?.metadata.uid.unwrap_or_default();
+        let uid = self.nodes().get(self.name()).await?.metadata.uid.unwrap_or_default();
         let lease: Lease = serde_json::from_value(json!({
             "metadata": {"name": self.name(), "namespace": "kube-node-lease", "ownerReferences": [
                 {"apiVersion": "v1", "kind": "Node", "name": self.name(), "uid": uid}]},
@@ -135,96 +235,43 @@ impl Registrar {
         images.truncate(MAX_IMAGES);
         let status = self.status(&images);
         let unchanged = |(old, at): &(Value, Instant)| *old == status && at.elapsed() < REPORT;
-        if self.sent.as_ref().is_some_and(unchanged) && self.stands().await? {
+        if self.sent.as_ref().is_some_and(unchanged) && self.stands() {
             return Ok(());
         }
         let mut full = status.clone();
-        full["conditions"] = json!(self.conditions(Timestamp::now()));
-        let nodes: Api<Node> = Api::all(self.client.clone());
+        full["conditions"] = json!(self.conditions.list(Timestamp::now()));
         let patch = Patch::Strategic(json!({ "status": full }));
-        match nodes.patch_status(self.name(), &PatchParams::default(), &patch).await {
-            // Somebody removed the node: it registers again, as long as it runs.
+        match self.nodes().patch_status(self.name(), &PatchParams::default(), &patch).await {
             Err(kube::Error::Api(error)) if error.code == 404 => {
-                let nodes: Api<Node> = Api::all(self.client.clone());
-                nodes.create(&PostParams::default(), &self.node).await?;
-                nodes.patch_status(self.name(), &PatchParams::default(), &patch).await?;
+                self.register().await?;
+                self.nodes().patch_status(self.name(), &PatchParams::default(), &patch).await?;
             }
             result => drop(result?),
         }
         self.sent = Some((status, Instant::now()));
+        if self.conditions.is_ready() {
+            self.ready.send_replace(true);
+        }
         Ok(())
     }
 
-    /// Whether the API still says of this node what was sent: a node that was silent for a while is marked `Unknown` there,
-    /// and stays so until its agent says otherwise.
-    async fn stands(&self) -> kube::Result<bool> {
-        let Some(node) = Api::<Node>::all(self.client.clone()).get_opt(self.name()).await? else { return Ok(false) };
-        let known = node.status.and_then(|status| status.conditions).unwrap_or_default();
-        Ok(self.conditions.iter().all(|(name, ours)| known.iter().any(|c| c.type_ == *name && c.status == ours.status)))
+    /// Whether the API still says of this node what was sent.
+    fn stands(&self) -> bool {
+        let known = self.known.borrow();
+        let status = known.node.as_ref().and_then(|node| node.status.as_ref());
+        self.conditions.stand_in(status.and_then(|status| status.conditions.as_deref()).unwrap_or_default())
     }
 
-    /// The status without the times of its conditions, so that it can be compared.
+    /// The status with the verdicts of its conditions only, so that it can be compared.
     fn status(&mut self, images: &[ImageInfo]) -> Value {
-        self.judge(Timestamp::now());
+        let readings = machine::readings(&self.data_dir, self.network_problem.clone());
+        self.conditions.judge(&readings, Timestamp::now());
         let mut status = json!(self.node.status);
+        let names = |image: &ImageInfo| image.names.iter().take(MAX_IMAGE_NAMES).cloned().collect::<Vec<_>>();
         status["images"] =
-            images.iter().map(|image| json!({"names": image.names, "sizeBytes": image.size_bytes})).collect();
-        let verdicts: BTreeMap<_, _> = self.conditions.iter().map(|(name, c)| (*name, c.status.clone())).collect();
-        status["conditions"] = json!(verdicts);
+            images.iter().map(|image| json!({"names": names(image), "sizeBytes": image.size_bytes})).collect();
+        status["conditions"] = json!(self.conditions.verdicts());
         status
-    }
-
-    fn judge(&mut self, now: Timestamp) {
-        let memory = machine::memory_available_bytes().is_some_and(|bytes| bytes < MEMORY_PRESSURE_BYTES);
-        let disk = machine::disk(&self.data_dir).is_some_and(|(total, free)| {
-            u128::from(free) * 100 < u128::from(total) * u128::from(DISK_PRESSURE_PERCENT)
-        });
-        let verdicts = [
-            (
-                "MemoryPressure",
-                memory,
-                ["KubeletHasSufficientMemory", "KubeletHasInsufficientMemory"],
-                ["kubelet has sufficient memory available", "kubelet has insufficient memory available"],
-            ),
-            (
-                "DiskPressure",
-                disk,
-                ["KubeletHasNoDiskPressure", "KubeletHasDiskPressure"],
-                ["kubelet has no disk pressure", "kubelet has disk pressure"],
-            ),
-            (
-                "PIDPressure",
-                false,
-                ["KubeletHasSufficientPID", "KubeletHasInsufficientPID"],
-                ["kubelet has sufficient PID available", "kubelet has insufficient PID available"],
-            ),
-            (
-                "Ready",
-                true,
-                ["KubeletNotReady", "KubeletReady"],
-                ["kubelet is not ready", "kubelet is posting ready status"],
-            ),
-        ];
-        for (name, holds, reasons, messages) in verdicts {
-            let status = if holds { "True" } else { "False" };
-            let old = self.conditions.get(name).filter(|condition| condition.status == status);
-            let since = old.and_then(|condition| condition.last_transition_time.clone());
-            let condition = NodeCondition {
-                type_: name.to_owned(),
-                status: status.to_owned(),
-                reason: Some(reasons[usize::from(holds)].to_owned()),
-                message: Some(messages[usize::from(holds)].to_owned()),
-                last_heartbeat_time: None,
-                last_transition_time: since.or(Some(Time(now))),
-            };
-            self.conditions.insert(name, condition);
-        }
-    }
-
-    fn conditions(&self, now: Timestamp) -> Vec<NodeCondition> {
-        let beat =
-            |condition: &NodeCondition| NodeCondition { last_heartbeat_time: Some(Time(now)), ..condition.clone() };
-        self.conditions.values().map(beat).collect()
     }
 }
 
@@ -242,20 +289,21 @@ pub(crate) fn node_object(config: &NodeConfig, machine: &Machine, runtime: &dyn 
         labels.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     }
     let info = runtime.info();
-    let resources = |memory: u64| {
+    let resources = |memory: u64, disk: u64| {
         json!({
             "cpu": machine.cores.to_string(),
             "memory": format!("{}Ki", memory / 1024),
-            "ephemeral-storage": machine.disk_bytes.to_string(),
+            "ephemeral-storage": disk.to_string(),
             "pods": config.max_pods.to_string(),
         })
     };
+    // What is kept back is what pressure is told at.
+    let disk_for_pods = machine.disk_bytes / 100 * (100 - DISK_PRESSURE_PERCENT);
     let node = json!({
         "metadata": {"name": config.name, "labels": labels},
-        "spec": {"podCIDR": config.pod_cidr.to_string(), "podCIDRs": [config.pod_cidr.to_string()]},
         "status": {
-            "capacity": resources(machine.memory_bytes),
-            "allocatable": resources(machine.memory_bytes.saturating_sub(MEMORY_PRESSURE_BYTES)),
+            "capacity": resources(machine.memory_bytes, machine.disk_bytes),
+            "allocatable": resources(machine.memory_bytes.saturating_sub(MEMORY_PRESSURE_BYTES), disk_for_pods),
             "addresses": [
                 {"type": "InternalIP", "address": machine.address.to_string()},
                 {"type": "Hostname", "address": config.name},

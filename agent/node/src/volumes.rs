@@ -1,19 +1,21 @@
 //! Volumes on disk: directories of pods, host paths, and files that are replaced all at once. Tokens are asked for here and
 //! again when four fifths of their life are over. What goes into a file was decided by `agent/core`.
 
+pub(crate) mod empty_dir;
+mod sub_path;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs, io,
-    os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use coracle_agent_core::{
-    effect::{MountFailure, MountResult, NodeFacts},
+    effect::{MountFailure, MountResult, NodeFacts, SubPath, SubPathResult},
     env::Sources,
     field::Surroundings,
     volume::{self, File, Files, HostPathKind, Plan, Token},
@@ -27,10 +29,14 @@ use kube::{Api, Client, api::PostParams};
 use parking_lot::Mutex;
 use serde_json::json;
 
+use self::empty_dir::Medium;
 use crate::references::Lookup;
 
 /// Longest life after which a token is asked for anew, as the kubelet's `maxTTL`.
 const TOKEN_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// What a pod's group may do with files that are ours to replace (`pkg/volume`, `SetVolumeOwnership`).
+const GROUP_READ: u32 = 0o440;
 
 /// Makes and removes volumes.
 #[derive(Clone)]
@@ -90,13 +96,35 @@ impl Volumes {
     pub(crate) async fn unmount(&self, uid: &str) {
         self.tokens.lock().retain(|(owner, _), _| owner != uid);
         let dir = self.pods_dir.join(uid);
-        let removed = tokio::task::spawn_blocking(move || match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err((dir, error)),
-            _ => Ok(()),
-        });
+        let removed = tokio::task::spawn_blocking(move || remove(&dir).map_err(|error| (dir, error)));
         if let Ok(Err((dir, error))) = removed.await {
             tracing::warn!(%error, dir = %dir.display(), "a pod's directory cannot be removed");
         }
+    }
+
+    /// Removes directories of these pods: left by an agent that was killed.
+    pub(crate) fn sweep(&self, gone: &HashSet<String>) -> io::Result<()> {
+        gone.iter().try_for_each(|uid| remove(&self.pods_dir.join(uid)))
+    }
+
+    /// Finds or makes parts of volumes.
+    pub(crate) async fn sub_paths(wants: Vec<SubPath>) -> SubPathResult {
+        let find = move || {
+            let one = |want: SubPath| {
+                sub_path::find_or_make(&want.base, &want.path).map_err(|error| {
+                    tracing::warn!(%error, volume = want.volume, path = want.path, "a part of a volume cannot be shown");
+                    want.volume
+                })
+            };
+            wants.into_iter().map(one).collect()
+        };
+        tokio::task::spawn_blocking(find).await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// Bytes that a pod's `emptyDir` volumes hold.
+    pub(crate) fn used_bytes(&self, uid: &str, volumes: &[String]) -> BTreeMap<String, u64> {
+        let dir = self.pods_dir.join(uid).join("volumes");
+        volumes.iter().map(|name| (name.clone(), empty_dir::used_bytes(&dir.join(name)))).collect()
     }
 
     async fn one(
@@ -111,10 +139,15 @@ impl Volumes {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let dir = self.pods_dir.join(uid).join("volumes").join(&volume.name);
         let plan = volume::plan(pod, volume, sources, &around)?;
+        let group = fs_group(pod);
         let mut renew_at = None;
         let files = match plan {
-            Plan::EmptyDir { .. } => {
-                return blocking(move || open_directory(&dir).map(|()| dir)).await.map(|dir| (dir, None));
+            Plan::EmptyDir { memory, size_limit_bytes } => {
+                let limit = size_limit_bytes.and_then(|bytes| u64::try_from(bytes).ok());
+                let medium = if memory { Medium::Memory(limit) } else { Medium::Disk };
+                return blocking(move || empty_dir::make(&dir, medium, group).map(|()| dir))
+                    .await
+                    .map(|dir| (dir, None));
             }
             Plan::HostPath { path, kind } => {
                 return blocking(move || host_path(Path::new(&path), kind)).await.map(|path| (path, None));
@@ -123,12 +156,17 @@ impl Volumes {
                 for token in tokens {
                     let held = self.token(pod, uid, &token).await?;
                     renew_at = [renew_at, Some(held.renew_at)].into_iter().flatten().min();
-                    files.insert(token.path.clone(), File { data: held.text.into_bytes(), mode: token.mode });
+                    // With a group of its own the token is for it alone.
+                    let mode = if group.is_some() { 0o600 } else { token.mode };
+                    files.insert(token.path.clone(), File { data: held.text.into_bytes(), mode });
+                }
+                if group.is_some() {
+                    files.values_mut().for_each(|file| file.mode |= GROUP_READ);
                 }
                 files
             }
         };
-        let dir = blocking(move || writer::replace(&dir, &files).map(|()| dir)).await?;
+        let dir = blocking(move || writer::replace(&dir, &files, group).map(|()| dir)).await?;
         Ok((dir, renew_at))
     }
 
@@ -171,10 +209,19 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     }
 }
 
-/// An `emptyDir` is open to every user, since containers of a pod may run as different ones.
-fn open_directory(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o777))
+/// `fsGroup` of a pod.
+fn fs_group(pod: &Pod) -> Option<u32> {
+    let context = pod.spec.as_ref()?.security_context.as_ref()?;
+    context.fs_group.and_then(|group| u32::try_from(group).ok())
+}
+
+/// Removes a pod's directory, with what is mounted in it.
+fn remove(dir: &Path) -> io::Result<()> {
+    empty_dir::unmount_all(&dir.join("volumes"))?;
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 fn host_path(path: &Path, kind: HostPathKind) -> io::Result<PathBuf> {
@@ -211,6 +258,35 @@ fn host_path(path: &Path, kind: HostPathKind) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_type_of_host_path_is_told_from_the_others() {
+        use std::os::unix::net::UnixListener;
+        let dir = tempfile::tempdir().unwrap();
+        let (file, socket) = (dir.path().join("f"), dir.path().join("s"));
+        fs::write(&file, "x").unwrap();
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let kinds = [
+            (HostPathKind::Directory, "directory"),
+            (HostPathKind::File, "file"),
+            (HostPathKind::Socket, "socket file"),
+            (HostPathKind::CharDevice, "character device"),
+            (HostPathKind::BlockDevice, "block device"),
+        ];
+        let there = [dir.path(), &file, &socket, Path::new("/dev/null")];
+        for (number, (kind, what)) in kinds.into_iter().enumerate() {
+            for (other, path) in there.iter().enumerate() {
+                let told = host_path(path, kind).map(drop).map_err(|error| error.to_string());
+                let refused = format!("hostPath type check failed: {} is not a {what}", path.display());
+                assert_eq!(told, if number == other { Ok(()) } else { Err(refused) });
+            }
+            assert!(host_path(&dir.path().join("none"), kind).is_err());
+        }
+        let made = dir.path().join("new");
+        host_path(&made, HostPathKind::FileOrCreate).unwrap();
+        assert!(made.is_file());
+        assert!(host_path(&dir.path().join("no/parent"), HostPathKind::FileOrCreate).is_err());
+    }
 
     #[test]
     fn host_path_types_are_checked_and_made() {

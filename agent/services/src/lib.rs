@@ -3,8 +3,12 @@
 //! With the needed privileges the kernel does it, by nftables maps that are changed element by element. Without them a
 //! small proxy in user space serves NodePorts on this machine. What goes where is decided in [`table`], which is pure.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
+mod health;
 mod nft;
 mod proxy;
+mod script;
 pub mod table;
 mod watch;
 
@@ -22,10 +26,8 @@ pub struct ServicesConfig {
     pub node_name: String,
     /// This node's address, the source of its own connections to virtual IPs.
     pub node_address: Ipv4Addr,
-    /// The range of virtual IPs.
+    /// The range of virtual IPs. One process at a time serves it in a network namespace.
     pub service_range: Ipv4Net,
-    /// The name of the nftables table, one per agent on a machine.
-    pub nft_table: String,
 }
 
 /// How Services are served here.

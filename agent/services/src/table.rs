@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 
 /// Transport of a port.
@@ -34,28 +34,63 @@ pub enum Frontend {
     NodePort(Protocol, u16),
 }
 
-/// Where connections go: every frontend with its backends in a stable order. No backend means that connections are refused.
+/// Where the connections of one frontend go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Table(pub BTreeMap<Frontend, Vec<SocketAddrV4>>);
+pub struct Target {
+    /// Its backends. Their order says nothing; [`Table::replace`] keeps it as still as it can.
+    pub backends: Vec<SocketAddrV4>,
+    /// `sessionAffinity: ClientIP`: seconds for which a client keeps its backend.
+    pub affinity_seconds: Option<u32>,
+    /// What happens to a connection when there is no backend.
+    pub without: Without,
+}
+
+/// What happens to a connection that no backend takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Without {
+    /// It is refused: there is no endpoint anywhere.
+    #[default]
+    Refuse,
+    /// It is dropped: there are endpoints, but the Service's policy keeps to this node's, and there are none.
+    Drop,
+}
+
+/// Every frontend with its target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table(pub BTreeMap<Frontend, Target>);
 
 /// One step from a table to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The frontend.
     pub frontend: Frontend,
-    /// Its backends until now; `None` if it is new.
-    pub before: Option<Vec<SocketAddrV4>>,
-    /// Its backends from now on; `None` if it goes.
-    pub after: Option<Vec<SocketAddrV4>>,
+    /// Its target until now; `None` if it is new.
+    pub before: Option<Target>,
+    /// Its target from now on; `None` if it goes.
+    pub after: Option<Target>,
 }
 
-/// The frontends of one Service, with the backends its slices give.
+/// Where load balancers ask whether this node has endpoints of a Service (`healthCheckNodePort`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The port.
+    pub port: u16,
+    /// The Service's namespace and name.
+    pub service: (String, String),
+    /// Ready endpoints on this node.
+    pub local_endpoints: usize,
+}
+
+/// Seconds a client keeps its backend where the Service says nothing else.
+const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
+
+/// The frontends of one Service, with the targets its slices give.
 #[must_use]
 pub fn frontends<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
     node: &str,
-) -> BTreeMap<Frontend, Vec<SocketAddrV4>> {
+) -> BTreeMap<Frontend, Target> {
     let mut out = BTreeMap::new();
     let Some(spec) = &service.spec else { return out };
     if spec.type_.as_deref() == Some("ExternalName") {
@@ -63,25 +98,63 @@ pub fn frontends<'a>(
     }
     let cluster_ips = addresses(spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip));
     let ingress = service.status.iter().flat_map(|s| s.load_balancer.iter()).flat_map(|l| l.ingress.iter().flatten());
+    // A load balancer that is a proxy of its own wants to see its traffic (KEP-1860).
+    let ingress = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
     let external = addresses(spec.external_ips.iter().flatten().chain(ingress.filter_map(|i| i.ip.as_ref())));
     let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
     let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
+    let affinity_seconds = affinity(spec);
     for port in spec.ports.iter().flatten() {
         let (Some(protocol), Ok(number)) = (Protocol::parse(port.protocol.as_deref()), u16::try_from(port.port)) else {
             continue;
         };
-        let backends = |local: bool| backends(slices.clone(), port, protocol, local.then_some(node));
+        let target = |local: bool| {
+            let all = || backends(slices.clone(), port, protocol, None);
+            let chosen = if local { backends(slices.clone(), port, protocol, Some(node)) } else { all() };
+            let elsewhere = local && chosen.is_empty() && !all().is_empty();
+            let without = if elsewhere { Without::Drop } else { Without::Refuse };
+            Target { backends: chosen, affinity_seconds, without }
+        };
         for ip in &cluster_ips {
-            out.insert(Frontend::Address(*ip, protocol, number), backends(internal_local));
+            out.insert(Frontend::Address(*ip, protocol, number), target(internal_local));
         }
         for ip in &external {
-            out.insert(Frontend::Address(*ip, protocol, number), backends(external_local));
+            out.insert(Frontend::Address(*ip, protocol, number), target(external_local));
         }
         if let Some(node_port) = port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0) {
-            out.insert(Frontend::NodePort(protocol, node_port), backends(external_local));
+            out.insert(Frontend::NodePort(protocol, node_port), target(external_local));
         }
     }
     out
+}
+
+/// The health check of a Service that has one.
+#[must_use]
+pub fn health_check<'a>(
+    service: &Service,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    node: &str,
+) -> Option<HealthCheck> {
+    let spec = service.spec.as_ref()?;
+    if spec.external_traffic_policy.as_deref() != Some("Local") {
+        return None;
+    }
+    let port = spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)?;
+    let here = |endpoint: &&Endpoint| is_here(endpoint, Some(node)) && conditions(endpoint).ready != Some(false);
+    let endpoints = slices.flat_map(|slice| slice.endpoints.iter().flatten());
+    let local: BTreeSet<&String> = endpoints.filter(here).flat_map(|endpoint| endpoint.addresses.first()).collect();
+    let name = |text: &Option<String>| text.clone().unwrap_or_default();
+    let service = (name(&service.metadata.namespace), name(&service.metadata.name));
+    Some(HealthCheck { port, service, local_endpoints: local.len() })
+}
+
+fn affinity(spec: &ServiceSpec) -> Option<u32> {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return None;
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = config.and_then(|client| client.timeout_seconds).and_then(|seconds| u32::try_from(seconds).ok());
+    Some(seconds.filter(|seconds| *seconds > 0).unwrap_or(DEFAULT_AFFINITY_SECONDS))
 }
 
 fn addresses<'a>(texts: impl Iterator<Item = &'a String>) -> BTreeSet<Ipv4Addr> {
@@ -95,25 +168,25 @@ fn backends<'a>(
     protocol: Protocol,
     only_node: Option<&str>,
 ) -> Vec<SocketAddrV4> {
-    let collect = |wanted: fn(&EndpointConditions) -> bool| {
-        let mut out = BTreeSet::new();
-        for slice in slices.clone().filter(|s| s.address_type == "IPv4") {
-            let numbers = slice.ports.iter().flatten().filter(|p| {
-                p.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
-                    && Protocol::parse(p.protocol.as_deref()) == Some(protocol)
-            });
-            let numbers: Vec<u16> = numbers.filter_map(|p| u16::try_from(p.port?).ok()).collect();
-            for endpoint in slice.endpoints.iter().flatten().filter(|e| is_here(e, only_node) && wanted(&conditions(e)))
-            {
-                let ips = endpoint.addresses.iter().filter_map(|a| a.parse::<Ipv4Addr>().ok());
-                out.extend(ips.flat_map(|ip| numbers.iter().map(move |n| SocketAddrV4::new(ip, *n))));
-            }
+    let (mut ready, mut leaving) = (BTreeSet::new(), BTreeSet::new());
+    for slice in slices.filter(|slice| slice.address_type == "IPv4") {
+        let numbers = slice.ports.iter().flatten().filter(|p| {
+            p.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
+                && Protocol::parse(p.protocol.as_deref()) == Some(protocol)
+        });
+        let numbers: Vec<u16> = numbers.filter_map(|p| u16::try_from(p.port?).ok()).collect();
+        for endpoint in slice.endpoints.iter().flatten().filter(|endpoint| is_here(endpoint, only_node)) {
+            let said = endpoint.conditions.as_ref();
+            let into = match said.map(|said| (said.ready, said.serving, said.terminating)) {
+                Some((Some(false), Some(true), Some(true))) => &mut leaving,
+                Some((Some(false), ..)) => continue,
+                _ => &mut ready,
+            };
+            let ips = endpoint.addresses.iter().filter_map(|a| a.parse::<Ipv4Addr>().ok());
+            into.extend(ips.flat_map(|ip| numbers.iter().map(move |n| SocketAddrV4::new(ip, *n))));
         }
-        out
-    };
-    let ready = collect(|c| c.ready != Some(false));
-    let chosen =
-        if ready.is_empty() { collect(|c| c.serving == Some(true) && c.terminating == Some(true)) } else { ready };
+    }
+    let chosen = if ready.is_empty() { leaving } else { ready };
     chosen.into_iter().collect()
 }
 
@@ -126,22 +199,51 @@ fn is_here(endpoint: &Endpoint, only_node: Option<&str>) -> bool {
 }
 
 impl Table {
-    /// Puts what one Service wants in the place of what it had, and gives the changes.
-    pub fn replace(&mut self, had: &BTreeSet<Frontend>, wants: &BTreeMap<Frontend, Vec<SocketAddrV4>>) -> Vec<Change> {
+    /// Puts what one Service wants in the place of what it had, and gives the changes. Backends that stay keep their place,
+    /// so that one endpoint's change is one element's change.
+    pub fn replace(&mut self, had: &BTreeSet<Frontend>, wants: &BTreeMap<Frontend, Target>) -> Vec<Change> {
         let mut changes = Vec::new();
         for frontend in had.iter().filter(|f| !wants.contains_key(f)) {
             if let Some(before) = self.0.remove(frontend) {
                 changes.push(Change { frontend: *frontend, before: Some(before), after: None });
             }
         }
-        for (frontend, backends) in wants {
-            let before = self.0.insert(*frontend, backends.clone());
-            if before.as_ref() != Some(backends) {
-                changes.push(Change { frontend: *frontend, before, after: Some(backends.clone()) });
+        for (frontend, wanted) in wants {
+            let mut after = wanted.clone();
+            if let Some(before) = self.0.get(frontend) {
+                after.backends = arranged(&before.backends, &wanted.backends);
+            }
+            let before = self.0.insert(*frontend, after.clone());
+            if before.as_ref() != Some(&after) {
+                changes.push(Change { frontend: *frontend, before, after: Some(after) });
             }
         }
         changes
     }
+}
+
+/// The wanted backends with those that were there before in their places: holes are filled with new ones, then from the
+/// end.
+fn arranged(before: &[SocketAddrV4], wanted: &[SocketAddrV4]) -> Vec<SocketAddrV4> {
+    let keep: BTreeSet<_> = wanted.iter().collect();
+    let known: BTreeSet<_> = before.iter().collect();
+    let mut new = wanted.iter().filter(|backend| !known.contains(backend)).copied();
+    let kept = before.iter().map(|backend| keep.contains(backend).then_some(*backend));
+    let mut places: Vec<Option<SocketAddrV4>> = kept.map(|place| place.or_else(|| new.next())).collect();
+    places.extend(new.map(Some));
+    let mut at = 0;
+    while at < places.len() {
+        if places[at].is_none() {
+            // The last one that is there takes the hole's place.
+            let last = places.pop().flatten();
+            if at < places.len() {
+                places[at] = last;
+            }
+        } else {
+            at += 1;
+        }
+    }
+    places.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -154,7 +256,8 @@ mod tests {
         let slices: Vec<EndpointSlice> = serde_json::from_value(slices).unwrap();
         let expect: BTreeMap<_, Vec<SocketAddrV4>> =
             expect.iter().map(|(f, b)| (*f, b.iter().map(|a| a.parse().unwrap()).collect())).collect();
-        assert_eq!(frontends(&service, slices.iter(), "n1"), expect);
+        let got = frontends(&service, slices.iter(), "n1");
+        assert_eq!(got.into_iter().map(|(f, target)| (f, target.backends)).collect::<BTreeMap<_, _>>(), expect);
     }
 
     fn service(extra: Value) -> Value {
@@ -223,21 +326,116 @@ mod tests {
         );
     }
 
+    fn target(backends: &[&str]) -> Target {
+        Target { backends: backends.iter().map(|a| a.parse().unwrap()).collect(), ..Target::default() }
+    }
+
     #[test]
     fn replacing_gives_the_changes_only() {
-        let a: Vec<SocketAddrV4> = vec!["10.42.0.1:1".parse().unwrap()];
+        let a = target(&["10.42.0.1:1"]);
         let mut table = Table::default();
         let wants = BTreeMap::from([(VIP, a.clone()), (PORT, a.clone())]);
         assert_eq!(table.replace(&BTreeSet::new(), &wants).len(), 2);
         let had: BTreeSet<_> = wants.keys().copied().collect();
         assert_eq!(table.replace(&had, &wants), []);
-        let fewer = BTreeMap::from([(VIP, vec![])]);
+        let fewer = BTreeMap::from([(VIP, target(&[]))]);
         assert_eq!(
             table.replace(&had, &fewer),
             [
                 Change { frontend: PORT, before: Some(a.clone()), after: None },
-                Change { frontend: VIP, before: Some(a), after: Some(vec![]) },
+                Change { frontend: VIP, before: Some(a), after: Some(target(&[])) },
             ]
         );
+    }
+
+    #[test]
+    fn backends_keep_their_places() {
+        let check = |before: &str, wanted: &str, expect: &str| {
+            let list = |text: &str| -> Vec<SocketAddrV4> {
+                text.chars().map(|c| format!("10.42.0.{}:1", u32::from(c) - 96).parse().unwrap()).collect()
+            };
+            assert_eq!(arranged(&list(before), &list(wanted)), list(expect), "{before} -> {wanted}");
+        };
+        check("", "abc", "abc");
+        check("abc", "abc", "abc");
+        check("bcd", "abcd", "bcda");
+        check("abcd", "bcd", "dbc");
+        check("abcd", "bcde", "ebcd");
+        check("abcd", "d", "d");
+        check("abcd", "", "");
+        check("ab", "cd", "cd");
+        check("abc", "b", "b");
+    }
+
+    #[test]
+    fn clients_keep_their_backend_as_long_as_the_service_says() {
+        let seconds = |extra: Value| {
+            let service: Service = serde_json::from_value(service(extra)).unwrap();
+            frontends(&service, std::iter::empty(), "n1")[&VIP].affinity_seconds
+        };
+        assert_eq!(seconds(json!({})), None);
+        assert_eq!(seconds(json!({"sessionAffinity": "None"})), None);
+        assert_eq!(seconds(json!({"sessionAffinity": "ClientIP"})), Some(10_800));
+        let config = json!({"clientIP": {"timeoutSeconds": 60}});
+        assert_eq!(seconds(json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": config})), Some(60));
+    }
+
+    #[test]
+    fn a_local_policy_without_local_endpoints_drops_and_no_endpoint_at_all_refuses() {
+        let without = |endpoints: Value| {
+            let service: Service = serde_json::from_value(service(json!({"externalTrafficPolicy": "Local"}))).unwrap();
+            let slices: Vec<EndpointSlice> = serde_json::from_value(slice(endpoints)).unwrap();
+            let got = frontends(&service, slices.iter(), "n1");
+            (got[&VIP].without, got[&PORT].without)
+        };
+        let far = json!([{"addresses": ["10.42.1.2"], "nodeName": "n2", "conditions": {"ready": true}}]);
+        assert_eq!(without(far), (Without::Refuse, Without::Drop));
+        assert_eq!(without(json!([])), (Without::Refuse, Without::Refuse));
+        // Local endpoints that leave are better than none.
+        let leaving = json!([{"addresses": ["10.42.0.2"], "nodeName": "n1",
+            "conditions": {"ready": false, "serving": true, "terminating": true}}]);
+        let last: &[&str] = &["10.42.0.2:8080"];
+        check(service(json!({"externalTrafficPolicy": "Local"})), slice(leaving), &[(VIP, last), (PORT, last)]);
+    }
+
+    #[test]
+    fn load_balancers_are_told_of_local_endpoints() {
+        let check = |extra: Value, expect: Option<usize>| {
+            let mut object = service(extra);
+            object["metadata"]["namespace"] = json!("ns");
+            let service: Service = serde_json::from_value(object).unwrap();
+            let slices: Vec<EndpointSlice> = serde_json::from_value(slice(json!([
+                {"addresses": ["10.42.0.2"], "nodeName": "n1", "conditions": {"ready": true}},
+                {"addresses": ["10.42.0.3"], "nodeName": "n1", "conditions": {"ready": false}},
+                {"addresses": ["10.42.1.2"], "nodeName": "n2", "conditions": {"ready": true}}])))
+            .unwrap();
+            let got = health_check(&service, slices.iter(), "n1");
+            let service = ("ns".to_owned(), "s".to_owned());
+            assert_eq!(got, expect.map(|local_endpoints| HealthCheck { port: 32000, service, local_endpoints }));
+        };
+        let local =
+            |port: i32| json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": port});
+        check(local(32000), Some(1));
+        check(local(0), None);
+        check(json!({"externalTrafficPolicy": "Cluster", "healthCheckNodePort": 32000}), None);
+    }
+
+    #[test]
+    fn a_load_balancer_that_is_a_proxy_keeps_its_address() {
+        let ingress = |mode: &str| {
+            let mut object = service(json!({"type": "LoadBalancer"}));
+            object["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.9", "ipMode": mode}]}});
+            let service: Service = serde_json::from_value(object).unwrap();
+            frontends(&service, std::iter::empty(), "n1").len()
+        };
+        assert_eq!((ingress("VIP"), ingress("Proxy")), (3, 2));
+    }
+
+    /// Pods that are not ready are published as ready endpoints by the controller: nothing here tells them apart.
+    #[test]
+    fn published_endpoints_get_connections_ready_or_not() {
+        let endpoints = json!([{"addresses": ["10.42.0.3"], "conditions": {"ready": true, "serving": false}}]);
+        let only: &[&str] = &["10.42.0.3:8080"];
+        check(service(json!({"publishNotReadyAddresses": true})), slice(endpoints), &[(VIP, only), (PORT, only)]);
     }
 }

@@ -1,23 +1,29 @@
 //! Follows Services and EndpointSlices and keeps the backend at what they say. Changes that arrive together are carried
 //! out together.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt as _};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::ServicesConfig;
+use crate::health::HealthServers;
 use crate::nft::Nft;
 use crate::proxy::Proxy;
-use crate::table::{Change, Frontend, Table, frontends};
+use crate::table::{Change, Frontend, HealthCheck, Table, frontends, health_check};
 
 /// After the kernel refused a change, everything is put in place anew this much later.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Least time between two transactions: a lone change is carried out at once, a burst costs one of them each time this is
+/// over. While a thousand pods start that is the difference between a core and a twentieth of one.
+const BURST: Duration = Duration::from_millis(40);
 
 /// What carries changes out.
 pub(crate) enum Backend {
@@ -35,6 +41,7 @@ struct Known {
     slices: HashMap<Name, HashMap<String, EndpointSlice>>,
     /// Frontends in the table, by Service.
     placed: HashMap<Name, BTreeSet<Frontend>>,
+    health: HashMap<Name, HealthCheck>,
     table: Table,
     touched: HashSet<Name>,
     fresh_services: Option<HashSet<Name>>,
@@ -130,7 +137,12 @@ impl Known {
         for key in gone.into_iter().chain(present) {
             let none = HashMap::new();
             let slices = self.slices.get(&key).unwrap_or(&none);
-            let wants = self.services.get(&key).map(|s| frontends(s, slices.values(), node)).unwrap_or_default();
+            let service = self.services.get(&key);
+            let wants = service.map(|s| frontends(s, slices.values(), node)).unwrap_or_default();
+            match service.and_then(|service| health_check(service, slices.values(), node)) {
+                Some(check) => drop(self.health.insert(key.clone(), check)),
+                None => drop(self.health.remove(&key)),
+            }
             let had = self.placed.remove(&key).unwrap_or_default();
             out.extend(self.table.replace(&had, &wants));
             if !wants.is_empty() {
@@ -140,17 +152,24 @@ impl Known {
         out
     }
 
+    /// What load balancers may ask for, by port.
+    fn health_checks(&self) -> BTreeMap<u16, HealthCheck> {
+        self.health.values().map(|check| (check.port, check.clone())).collect()
+    }
+
     /// The whole table as if nothing were in place.
     fn everything(&self) -> Vec<Change> {
-        let fresh = |(f, b): (&Frontend, &Vec<_>)| Change { frontend: *f, before: None, after: Some(b.clone()) };
-        self.table.0.iter().map(fresh).collect()
+        let all = self.table.0.iter();
+        all.map(|(frontend, target)| Change { frontend: *frontend, before: None, after: Some(target.clone()) })
+            .collect()
     }
 }
 
 enum Step {
     Service(Box<Event<Service>>),
     Slice(Box<Event<EndpointSlice>>),
-    Retry,
+    /// Something is to be carried out, and the time for it has come.
+    Due,
     Stop,
 }
 
@@ -162,47 +181,44 @@ pub(crate) async fn run(
     stop: CancellationToken,
     ready: impl FnOnce(),
 ) {
-    let mut services = watcher::watcher(Api::<Service>::all(client.clone()), watcher::Config::default()).boxed();
-    let mut slices = watcher::watcher(Api::<EndpointSlice>::all(client), watcher::Config::default()).boxed();
-    let mut known = Known::default();
-    let mut ready = Some(ready);
-    let mut failed = false;
+    let watched = |error: &watcher::Error| tracing::debug!(%error, "a watch of Services starts over");
+    let services = watcher::watcher(Api::<Service>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let slices = watcher::watcher(Api::<EndpointSlice>::all(client), watcher::Config::default()).default_backoff();
+    let (mut services, mut slices) = (services.boxed(), slices.boxed());
+    let (mut known, mut health, mut ready) = (Known::default(), HealthServers::default(), Some(ready));
+    let mut pace = Pace::default();
     loop {
         let step = tokio::select! {
+            biased;
             () = stop.cancelled() => Step::Stop,
+            () = pace.due() => Step::Due,
             Some(event) = services.next() => match event {
                 Ok(event) => Step::Service(Box::new(event)),
-                Err(error) => { tracing::debug!(%error, "the watch of Services starts over"); continue }
+                Err(error) => { watched(&error); continue }
             },
             Some(event) = slices.next() => match event {
                 Ok(event) => Step::Slice(Box::new(event)),
-                Err(error) => { tracing::debug!(%error, "the watch of EndpointSlices starts over"); continue }
+                Err(error) => { watched(&error); continue }
             },
-            () = tokio::time::sleep(RETRY_AFTER), if failed => Step::Retry,
         };
         match step {
             Step::Stop => break,
-            Step::Retry => {}
             Step::Service(event) => known.service(*event),
             Step::Slice(event) => known.slice(*event),
+            Step::Due => {
+                let changes = known.changes(&config.node_name);
+                let changes = if pace.failed { known.everything() } else { changes };
+                health.set(&known.health_checks());
+                let done = carry_out(&mut backend, &changes, pace.failed).await;
+                pace.carried_out(done, Instant::now());
+                if done && let Some(ready) = ready.take() {
+                    ready();
+                }
+                continue;
+            }
         }
-        // Whatever else is there already goes into the same transaction.
-        while let Some(Some(Ok(event))) = futures::FutureExt::now_or_never(services.next()) {
-            known.service(event);
-        }
-        while let Some(Some(Ok(event))) = futures::FutureExt::now_or_never(slices.next()) {
-            known.slice(event);
-        }
-        if known.synced != (true, true) {
-            continue;
-        }
-        let mut changes = known.changes(&config.node_name);
-        if failed {
-            changes = known.everything();
-        }
-        failed = !carry_out(&mut backend, config, &changes, failed).await;
-        if !failed && let Some(ready) = ready.take() {
-            ready();
+        if known.synced == (true, true) && (!known.touched.is_empty() || ready.is_some()) {
+            pace.wanted(Instant::now());
         }
     }
     match backend {
@@ -211,8 +227,38 @@ pub(crate) async fn run(
     }
 }
 
+/// When the next transaction may begin.
+#[derive(Debug, Default)]
+struct Pace {
+    at: Option<Instant>,
+    last: Option<Instant>,
+    /// The last one was refused: the next makes everything anew.
+    failed: bool,
+}
+
+impl Pace {
+    /// There is something to carry out.
+    fn wanted(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |last| (last + BURST).max(now));
+        self.at.get_or_insert(earliest);
+    }
+
+    fn carried_out(&mut self, done: bool, now: Instant) {
+        (self.last, self.failed) = (Some(now), !done);
+        self.at = self.failed.then(|| now + RETRY_AFTER);
+    }
+
+    /// Returns when it is time; never while nothing is wanted.
+    async fn due(&self) {
+        match self.at {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Says whether the backend is now at what is wanted.
-async fn carry_out(backend: &mut Backend, config: &ServicesConfig, changes: &[Change], anew: bool) -> bool {
+async fn carry_out(backend: &mut Backend, changes: &[Change], anew: bool) -> bool {
     let nft = match backend {
         Backend::UserSpace(proxy) => {
             proxy.apply(changes);
@@ -220,14 +266,9 @@ async fn carry_out(backend: &mut Backend, config: &ServicesConfig, changes: &[Ch
         }
         Backend::Kernel(nft) => nft,
     };
-    if anew {
-        match Nft::open(config).await {
-            Ok(fresh) => *nft = fresh,
-            Err(error) => {
-                tracing::error!(%error, "the service table cannot be made anew");
-                return false;
-            }
-        }
+    if anew && let Err(error) = nft.make_anew().await {
+        tracing::error!(%error, "the service table cannot be made anew");
+        return false;
     }
     match nft.apply(changes).await {
         Ok(()) => true,
@@ -235,5 +276,31 @@ async fn carry_out(backend: &mut Backend, config: &ServicesConfig, changes: &[Ch
             tracing::error!(%error, "the service table could not be changed; it is made anew");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lone_change_is_carried_out_at_once_and_a_burst_as_one() {
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        assert_eq!(pace.at, None);
+        pace.wanted(at(0));
+        assert_eq!(pace.at, Some(at(0)));
+        pace.carried_out(true, at(5));
+        assert_eq!(pace.at, None);
+        for millis in 6..20 {
+            pace.wanted(at(millis));
+            assert_eq!(pace.at, Some(at(5) + BURST));
+        }
+        pace.carried_out(false, at(50));
+        assert_eq!(pace.at, Some(at(50) + RETRY_AFTER), "what was refused is tried again by itself");
+        pace.carried_out(true, at(1100));
+        pace.wanted(at(9000));
+        assert_eq!(pace.at, Some(at(9000)));
     }
 }

@@ -14,8 +14,8 @@ use hyper::body::Bytes;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// The name of the table of the kernel's packet filter.
-const NFT_TABLE: &str = "coracle";
+/// Where a machine's own log collectors look, for a server with the machine's own data directory.
+const MACHINE_LOGS: (&str, &str) = ("/var/lib/coracle", "/var/log");
 
 /// A running node.
 pub(super) struct LocalNode {
@@ -31,18 +31,20 @@ impl LocalNode {
         config: &ServerConfig,
         name: Option<&str>,
         labels: &[(String, String)],
+        max_pods: u32,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let name = match name {
             Some(name) => name.to_owned(),
             None => machine_name()?,
         };
-        // The first part of the pods' range: this is the first node.
-        let range = config.pod_range.subnets(config.node_prefix).ok().and_then(|mut parts| parts.next());
-        let range = range.context("the pods' range is smaller than a node's part of it")?;
         let client = server.node_client(&name);
-        let mut node = NodeConfig::new(client.clone(), &name, server.data_dir(), range);
+        let mut node = NodeConfig::new(client.clone(), &name, server.data_dir());
         node.labels = labels.iter().cloned().collect();
+        node.max_pods = max_pods;
+        if server.data_dir() == std::path::Path::new(MACHINE_LOGS.0) {
+            node.log_root = Some(MACHINE_LOGS.1.into());
+        }
         let node = Node::open(node, stop.child_token()).await.context("the node does not start")?;
         server.set_nodes(Arc::new(InProcess { name: name.clone(), handler: node.handler() }));
         let (ready, tasks) = (node.ready(), TaskTracker::new());
@@ -51,7 +53,6 @@ impl LocalNode {
             node_name: name.clone(),
             node_address: own_address(),
             service_range: config.service_range,
-            nft_table: NFT_TABLE.to_owned(),
         };
         let told = |mode| tracing::info!(?mode, "Services are served");
         tasks.spawn(coracle_services::run(client, services, stop.child_token(), told));

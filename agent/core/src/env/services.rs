@@ -1,9 +1,11 @@
 //! The variables that tell a container where Services are: `NAME_SERVICE_HOST` and the older link variables.
 
 use k8s_openapi::api::core::v1::Service;
+use serde::{Deserialize, Serialize};
 
 /// Variables of all Services a pod may see, sorted by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct ServiceVariables(Vec<(String, String)>);
 
 impl ServiceVariables {

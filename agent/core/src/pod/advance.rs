@@ -5,7 +5,7 @@ use super::{PodMachine, Stage, Surround, Timer};
 use crate::{
     effect::Effect,
     event::EventKind,
-    pod::containers::{Role, State, Wait},
+    pod::containers::{Role, Slot, State, Wait},
     time::Now,
     workload::Command,
 };
@@ -14,7 +14,14 @@ impl PodMachine {
     /// Brings the machine as far as it can go now, then brings its status up to date.
     pub(super) fn advance(&mut self, now: Now, around: Surround<'_>) {
         self.note_deletion(now);
+        if self.stage == Stage::New && self.ending.is_none() && self.is_over_without_sandbox() {
+            self.end_completed(now);
+        }
         if self.stage == Stage::New && self.ending.is_none() {
+            if self.slots.iter().any(Slot::has_started) {
+                let message = "Pod sandbox changed, it will be killed and re-created.";
+                self.event(None, EventKind::Normal, "SandboxChanged", message);
+            }
             if self.spec().volumes.as_ref().is_none_or(Vec::is_empty) {
                 self.create_sandbox(around);
             } else {
@@ -51,8 +58,8 @@ impl PodMachine {
 
     /// Starts what is due among the init containers; answers whether the others may start.
     fn start_init(&mut self, now: Now, around: Surround<'_>) -> bool {
-        // Once a main container has run, only sidecars are kept up.
-        let begun = self.slots.iter().any(|slot| slot.role == Role::Main && slot.has_started());
+        // Once this sandbox is initialized, only sidecars are kept up; a new sandbox is initialized anew.
+        let begun = self.initialized;
         for index in 0..self.slots.len() {
             match self.slots[index].role {
                 Role::Main => {}
@@ -76,6 +83,14 @@ impl PodMachine {
         true
     }
 
+    /// Whether nothing is left to start in a pod whose containers were lost with their sandbox.
+    fn is_over_without_sandbox(&self) -> bool {
+        let over = |index: &usize| matches!(self.slots[*index].state, State::Ended) && !self.restarts(*index);
+        let mains = self.indexes(Role::Main);
+        (!mains.is_empty() && mains.iter().all(over))
+            || self.indexes(Role::Init).iter().any(|index| over(index) && self.slots[*index].failed())
+    }
+
     fn start_if_due(&mut self, now: Now, index: usize, around: Surround<'_>) {
         match self.slots[index].state {
             State::Idle => self.launch(now, index, around),
@@ -88,6 +103,9 @@ impl PodMachine {
     pub(super) fn restarts(&self, index: usize) -> bool {
         let slot = &self.slots[index];
         let Some(last) = &slot.last else { return true };
+        if slot.changed {
+            return true;
+        }
         let container = self.container(index);
         for rule in container.restart_policy_rules.iter().flatten() {
             let Some(codes) = &rule.exit_codes else { continue };
@@ -96,21 +114,22 @@ impl PodMachine {
                 return true;
             }
         }
-        let policy = match (slot.role, container.restart_policy.as_deref()) {
-            (_, Some(own)) => own,
-            // An init container that failed is tried again under Always as under OnFailure.
-            (Role::Init, None) if self.pod_policy() == "Always" => "OnFailure",
-            (_, None) => self.pod_policy(),
-        };
-        match policy {
+        match self.policy(index) {
             "Never" => false,
             "OnFailure" => last.code != 0,
             _ => true,
         }
     }
 
-    pub(super) fn pod_policy(&self) -> &str {
-        self.spec().restart_policy.as_deref().unwrap_or("Always")
+    /// The restart policy of a container: its own, else the pod's.
+    pub(super) fn policy(&self, index: usize) -> &str {
+        let of_pod = self.spec().restart_policy.as_deref().unwrap_or("Always");
+        match (self.slots[index].role, self.container(index).restart_policy.as_deref()) {
+            (_, Some(own)) => own,
+            // An init container that failed is tried again under Always as under OnFailure.
+            (Role::Init, None) if of_pod == "Always" => "OnFailure",
+            (_, None) => of_pod,
+        }
     }
 
     fn restart(&mut self, now: Now, index: usize, around: Surround<'_>) {

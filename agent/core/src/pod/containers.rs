@@ -9,7 +9,7 @@ use super::probes::Prober;
 use crate::{
     backoff::BackOff,
     env::Sources,
-    workload::{Exit, ResolvedImage},
+    workload::{ContainerSpec, Exit, ResolvedImage},
 };
 
 /// What part a container plays.
@@ -42,6 +42,10 @@ pub(super) struct Slot {
     pub(super) image: Option<ResolvedImage>,
     pub(super) id: Option<String>,
     pub(super) probers: Vec<Prober>,
+    /// The image the present run was begun with: the pod's may be another by now.
+    pub(super) asked_image: String,
+    /// The run is ended because its image was changed: it runs again whatever the policies say.
+    pub(super) changed: bool,
 }
 
 /// What a container is doing.
@@ -55,6 +59,8 @@ pub(super) enum State {
     Resolving,
     /// Its image is being made available.
     Pulling(Box<Sources>),
+    /// Parts of volumes are being found for it.
+    Preparing(Box<ContainerSpec>),
     /// The runtime is starting it.
     Starting {
         /// It was asked to end before it ran.
@@ -76,7 +82,15 @@ pub(super) struct Wait {
 impl Wait {
     /// Whether it waits for an image.
     pub(super) fn is_image(&self) -> bool {
-        matches!(self.reason, "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "RegistryUnavailable")
+        matches!(
+            self.reason,
+            "ErrImagePull"
+                | "ImagePullBackOff"
+                | "ErrImageNeverPull"
+                | "RegistryUnavailable"
+                | "InvalidImageName"
+                | "ImageInspectError"
+        )
     }
 }
 
@@ -100,6 +114,17 @@ pub(super) struct Stop {
     pub(super) deadline: Duration,
     /// `preStop` has not come back, so the signal was not sent.
     pub(super) in_pre_stop: bool,
+    /// When the signal may be sent.
+    pub(super) turn: Turn,
+}
+
+/// When a container that is to end gets its signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// As soon as its `preStop` is done.
+    Now,
+    /// Once the containers that started after it have ended: it is a sidecar of a pod that ends (KEP-753).
+    Later,
 }
 
 /// A run that is over.
@@ -148,6 +173,8 @@ impl Slot {
             image: None,
             id: None,
             probers: Prober::all(container),
+            asked_image: String::new(),
+            changed: false,
         }
     }
 
@@ -173,6 +200,11 @@ impl Slot {
     /// Whether the latest run ended well.
     pub(super) fn succeeded(&self) -> bool {
         matches!(self.state, State::Ended) && self.last.as_ref().is_some_and(|last| last.code == 0)
+    }
+
+    /// Whether its latest run failed and none is under way.
+    pub(super) fn failed(&self) -> bool {
+        matches!(self.state, State::Ended) && self.last.as_ref().is_some_and(|last| last.code != 0)
     }
 
     /// Notes the end of the present run.

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::{
     PodMachine, Stage, Timer,
-    containers::{Role, State, Stop},
+    containers::{Role, State, Stop, Turn},
 };
 use crate::{
-    effect::{Effect, HookKind},
+    effect::{Effect, HookKind, ProbeKind},
     event::EventKind,
     time::Now,
     workload::Command,
@@ -27,14 +27,23 @@ pub(super) struct Ending {
 pub(super) enum Why {
     /// The object is deleted.
     Deleted,
-    /// `activeDeadlineSeconds` is over.
-    Deadline,
+    /// The node ends it: its time is over, or it uses more than it may. [`Fate`] says what to tell.
+    Condemned,
     /// Every container that had to end has ended.
     Completed,
 }
 
+/// Why the node ended a pod, as its status tells once nothing runs any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fate {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
 /// The grace period where the pod sets none.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
+/// Time an evicted pod has: the kubelet's `immediateEvictionGracePeriodSeconds`.
+const EVICTION_GRACE_SECONDS: i64 = 1;
 /// Time between the signal and force that a hook or an earlier container cannot use up.
 const MINIMUM_GRACE: Duration = Duration::from_secs(2);
 
@@ -65,10 +74,22 @@ impl PodMachine {
     }
 
     pub(super) fn end_deadline(&mut self, now: Now) {
+        let message = "Pod was active on the node longer than the specified deadline".to_owned();
+        let fate = Fate { reason: "DeadlineExceeded", message };
+        self.condemn(now, EventKind::Normal, fate, seconds(self.grace_seconds()));
+    }
+
+    /// Ends a pod that uses more of the node than it may.
+    pub(super) fn end_evicted(&mut self, now: Now, message: String) {
+        let fate = Fate { reason: "Evicted", message };
+        self.condemn(now, EventKind::Warning, fate, seconds(EVICTION_GRACE_SECONDS));
+    }
+
+    fn condemn(&mut self, now: Now, kind: EventKind, fate: Fate, grace: Duration) {
         if self.ending.is_none() && self.stage != Stage::Closed {
-            let message = "Pod was active on the node longer than the specified deadline";
-            self.event(None, EventKind::Normal, "DeadlineExceeded", message);
-            self.begin_ending(now, Why::Deadline, now.mono + seconds(self.grace_seconds()));
+            self.event(None, kind, fate.reason, fate.message.clone());
+            self.fate = Some(fate);
+            self.begin_ending(now, Why::Condemned, now.mono + grace);
         }
     }
 
@@ -91,7 +112,7 @@ impl PodMachine {
         for index in 0..self.slots.len() {
             let stopping = self.slots[index].run().and_then(|run| run.stop);
             if stopping.is_some_and(|stop| stop.deadline > deadline) {
-                self.stop_container(now, index, deadline.saturating_sub(now.mono), None);
+                self.stop_container(now, index, deadline.saturating_sub(now.mono), Turn::Now, None);
             }
         }
     }
@@ -101,28 +122,41 @@ impl PodMachine {
         let Some(ending) = self.ending else { return };
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
-            if matches!(slot.state, State::Resolving | State::Pulling(_) | State::Waiting(_)) {
+            if matches!(slot.state, State::Resolving | State::Pulling(_) | State::Preparing(_) | State::Waiting(_)) {
                 slot.state = if slot.last.is_some() { State::Ended } else { State::Idle };
                 self.timers.remove(&Timer::Retry(index));
                 self.timers.remove(&Timer::ShowBackOff(index));
             }
         }
         let grace = ending.deadline.saturating_sub(now.mono);
-        let sidecar = |machine: &Self, index: usize| machine.slots[index].role == Role::Sidecar;
         let live: Vec<usize> = (0..self.slots.len()).filter(|index| self.slots[*index].is_live()).collect();
-        let (last, first): (Vec<usize>, Vec<usize>) = live.into_iter().partition(|index| sidecar(self, *index));
-        if first.is_empty() {
-            match last.last() {
-                Some(&index) => self.ask_to_end(now, index, grace.max(MINIMUM_GRACE)),
-                None => self.take_down(),
-            }
+        let (last, first): (Vec<usize>, Vec<usize>) =
+            live.iter().partition(|index| self.slots[**index].role == Role::Sidecar);
+        // All are told now, and their `preStop` begins; the signal of a sidecar waits for its turn.
+        for index in first.iter().copied() {
+            self.ask_to_end(now, index, grace, Turn::Now);
         }
-        for index in first {
-            self.ask_to_end(now, index, grace);
+        for index in last.iter().copied() {
+            self.ask_to_end(now, index, grace.max(MINIMUM_GRACE), Turn::Later);
+        }
+        match (first.is_empty(), last.last()) {
+            (true, Some(&index)) => self.give_turn(now, index),
+            (true, None) => self.take_down(),
+            (false, _) => {}
         }
     }
 
-    fn ask_to_end(&mut self, now: Now, index: usize, grace: Duration) {
+    /// Every container that had to end before this sidecar has ended.
+    fn give_turn(&mut self, now: Now, index: usize) {
+        let key = self.key(index);
+        let Some(stop) = self.slots[index].run_mut().and_then(|run| run.stop.as_mut()) else { return };
+        if std::mem::replace(&mut stop.turn, Turn::Now) == Turn::Later && !stop.in_pre_stop {
+            let grace = stop.deadline.saturating_sub(now.mono).max(MINIMUM_GRACE);
+            self.command(Command::StopContainer { key, grace });
+        }
+    }
+
+    fn ask_to_end(&mut self, now: Now, index: usize, grace: Duration, turn: Turn) {
         let asked = match &self.slots[index].state {
             State::Starting { stop } => stop.is_some(),
             State::Running(run) => run.stop.is_some(),
@@ -130,14 +164,14 @@ impl PodMachine {
         };
         if !asked {
             let message = format!("Stopping container {}", self.slots[index].name);
-            self.stop_container(now, index, grace, Some(message));
+            self.stop_container(now, index, grace, turn, Some(message));
         }
     }
 
     fn take_down(&mut self) {
         match self.stage {
-            Stage::New => self.stage = Stage::Closed,
-            Stage::Mounting | Stage::MountFailed | Stage::SandboxFailed => self.close(),
+            // An earlier life of the agent may have left volumes of a pod that is new to this one.
+            Stage::New | Stage::Mounting | Stage::MountFailed | Stage::SandboxFailed => self.close(),
             // Its report decides: there is nothing to remove before.
             Stage::SandboxStarting | Stage::Closing | Stage::Closed => {}
             Stage::Up => {
@@ -148,7 +182,14 @@ impl PodMachine {
     }
 
     /// Asks a container to end within `grace`: its `preStop` first, then the signal. `message` is the event's.
-    pub(super) fn stop_container(&mut self, now: Now, index: usize, grace: Duration, message: Option<String>) {
+    pub(super) fn stop_container(
+        &mut self,
+        now: Now,
+        index: usize,
+        grace: Duration,
+        turn: Turn,
+        message: Option<String>,
+    ) {
         if let Some(message) = message {
             self.event(Some(index), EventKind::Normal, "Killing", message);
         }
@@ -159,11 +200,16 @@ impl PodMachine {
             State::Running(run) => {
                 let again = run.stop.is_some();
                 let in_pre_stop = run.stop.is_some_and(|stop| stop.in_pre_stop);
-                run.stop = Some(Stop { deadline, in_pre_stop });
-                self.clear_probe_timers(index);
+                let turn = run.stop.map_or(turn, |stop| stop.turn);
+                run.stop = Some(Stop { deadline, in_pre_stop, turn });
+                // Readiness is watched to the end: an endpoint that terminates may still serve.
+                self.timers.retain(|timer, _| {
+                    !matches!(timer, Timer::Probe(at, kind)
+                    if *at == index && *kind != ProbeKind::Readiness)
+                });
                 if again && in_pre_stop {
                     self.timers.insert(Timer::Hook(index, HookKind::PreStop), deadline);
-                } else if again || !self.begin_pre_stop(now, index, grace) {
+                } else if (again || !self.begin_pre_stop(now, index, grace)) && turn == Turn::Now {
                     self.effects.push(Effect::Command(Command::StopContainer { key, grace }));
                 }
             }
@@ -176,22 +222,18 @@ impl PodMachine {
         let key = self.key(index);
         self.timers.remove(&Timer::Hook(index, HookKind::PreStop));
         let Some(stop) = self.slots[index].run_mut().and_then(|run| run.stop.as_mut()) else { return };
-        if std::mem::replace(&mut stop.in_pre_stop, false) {
+        if std::mem::replace(&mut stop.in_pre_stop, false) && stop.turn == Turn::Now {
             let grace = stop.deadline.saturating_sub(now.mono).max(MINIMUM_GRACE);
             self.command(Command::StopContainer { key, grace });
         }
     }
 
     pub(super) fn clear_run_timers(&mut self, index: usize) {
-        self.clear_probe_timers(index);
+        self.timers.retain(|timer, _| !matches!(timer, Timer::Probe(at, _) if *at == index));
         self.timers.remove(&Timer::Hook(index, HookKind::PreStop));
         self.timers.remove(&Timer::Hook(index, HookKind::PostStart));
         let key = self.key(index);
         self.hook_tickets.retain(|ticket| ticket.key != key);
-    }
-
-    fn clear_probe_timers(&mut self, index: usize) {
-        self.timers.retain(|timer, _| !matches!(timer, Timer::Probe(at, _) if *at == index));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::LifecycleHandler;
 
-use super::{PodMachine, Timer, probes::http_target};
+use super::{PodMachine, Timer, containers::Turn, probes::http_target};
 use crate::{
     effect::{Effect, HookKind, HookRequest, Outcome, ProbeKind, Target},
     event::EventKind,
@@ -139,7 +139,7 @@ impl PodMachine {
         if failed {
             self.event(Some(index), EventKind::Warning, "FailedPostStartHook", "PostStartHook failed");
             let grace = Duration::from_secs(u64::try_from(self.grace_seconds()).unwrap_or(0));
-            self.stop_container(now, index, grace, Some("FailedPostStartHook".to_owned()));
+            self.stop_container(now, index, grace, Turn::Now, Some("FailedPostStartHook".to_owned()));
         } else {
             self.begin_probes(now, index);
         }

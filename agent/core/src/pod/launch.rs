@@ -8,14 +8,14 @@ use k8s_openapi::api::core::v1::{Container, VolumeMount};
 
 use super::{
     PodMachine, Stage, Surround, Timer,
-    containers::{Ended, Run, State, Wait},
+    containers::{Ended, Role, Run, State, Turn, Wait},
 };
 use crate::{
     credentials::credentials,
-    effect::Effect,
+    effect::{Effect, SubPath, SubPathResult},
     env::{self, Environment, ServiceVariables, Sources},
     event::EventKind,
-    expand::expand,
+    expand::{expand, expand_known},
     field::Surroundings,
     resources,
     time::Now,
@@ -31,6 +31,10 @@ type SkippedKeys = Vec<(String, Vec<String>)>;
 
 /// How long `ErrImagePull` is shown before it reads `ImagePullBackOff`: about one sync of the kubelet.
 const SHOW_PULL_ERROR: Duration = Duration::from_secs(2);
+/// How long `RunContainerError` is shown before the container is tried again or `CrashLoopBackOff` takes its place.
+const SHOW_START_ERROR: Duration = Duration::from_secs(1);
+/// The reason of a container that was made and would not run.
+pub(super) const RUN_ERROR: &str = "RunContainerError";
 /// A container whose configuration is incomplete is tried again this often, besides when what it lacks appears.
 const RETRY_CONFIG: Duration = Duration::from_secs(10);
 
@@ -49,6 +53,7 @@ impl PodMachine {
             self.slots[index].crash.advance(since.max(now.mono));
             self.slots[index].attempt = next;
         }
+        self.slots[index].changed = false;
         let mut wants = env::references(self.container(index));
         for secret in self.spec().image_pull_secrets.iter().flatten() {
             wants.secret(&secret.name);
@@ -77,6 +82,7 @@ impl PodMachine {
         let image = container.image.clone().unwrap_or_default();
         let policy = pull_policy(container);
         let key = self.key(index);
+        self.slots[index].asked_image.clone_from(&image);
         self.slots[index].state = State::Pulling(Box::new(sources));
         self.command(Command::Pull(Box::new(PullRequest { key, image, policy, credentials })));
     }
@@ -101,6 +107,9 @@ impl PodMachine {
             return;
         }
         let State::Pulling(sources) = std::mem::replace(&mut self.slots[index].state, State::Idle) else { return };
+        if self.image_changed(index) {
+            return self.begin_pull(index, *sources);
+        }
         let name = self.container(index).image.clone().unwrap_or_default();
         let message = match transfer {
             None => format!("Container image {name:?} already present on machine and can be accessed by the pod"),
@@ -123,21 +132,79 @@ impl PodMachine {
                     );
                     self.event(Some(index), EventKind::Warning, "InvalidEnvironmentVariableNames", message);
                 }
-                self.slots[index].state = State::Starting { stop: None };
-                self.command(Command::StartContainer(Box::new(spec)));
+                let wants = self.sub_paths(index, &spec);
+                if wants.is_empty() {
+                    self.start(index, Box::new(spec));
+                } else {
+                    self.slots[index].state = State::Preparing(Box::new(spec));
+                    self.effects.push(Effect::SubPaths { key: key.clone(), wants });
+                }
             }
-            Err(message) => {
-                self.event(Some(index), EventKind::Warning, "Failed", format!("Error: {message}"));
-                self.wait(index, "CreateContainerConfigError", message);
-                self.timers.insert(Timer::Retry(index), now.mono + RETRY_CONFIG);
+            Err(message) => self.config_error(now, index, message),
+        }
+    }
+
+    fn start(&mut self, index: usize, spec: Box<ContainerSpec>) {
+        self.slots[index].state = State::Starting { stop: None };
+        self.command(Command::StartContainer(spec));
+    }
+
+    fn config_error(&mut self, now: Now, index: usize, message: String) {
+        self.event(Some(index), EventKind::Warning, "Failed", format!("Error: {message}"));
+        self.wait(index, "CreateContainerConfigError", message);
+        self.timers.insert(Timer::Retry(index), now.mono + RETRY_CONFIG);
+    }
+
+    /// The parts of volumes that a container mounts, in the order of its mounts.
+    fn sub_paths(&self, index: usize, spec: &ContainerSpec) -> Vec<SubPath> {
+        let lookup = |name: &str| spec.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        let mounts = self.container(index).volume_mounts.iter().flatten();
+        let wanted = mounts.filter_map(|mount| {
+            let path = sub_path(mount, lookup).ok().flatten()?;
+            Some(SubPath { volume: mount.name.clone(), base: self.volumes.get(&mount.name)?.clone(), path })
+        });
+        wanted.collect()
+    }
+
+    pub(super) fn sub_paths_found(&mut self, now: Now, index: usize, result: SubPathResult) {
+        if !matches!(self.slots[index].state, State::Preparing(_)) {
+            return;
+        }
+        let State::Preparing(mut spec) = std::mem::replace(&mut self.slots[index].state, State::Idle) else { return };
+        match result {
+            Ok(paths) => {
+                let mut paths = paths.into_iter();
+                let declared = self.container(index).volume_mounts.iter().flatten();
+                for (mount, declared) in spec.mounts.iter_mut().zip(declared) {
+                    let has_part = has_sub_path(declared);
+                    if let Some(path) = has_part.then(|| paths.next()).flatten() {
+                        mount.host_path = path;
+                    }
+                }
+                self.start(index, spec);
+            }
+            Err(volume) => {
+                let name = self.slots[index].name.clone();
+                let message = format!("failed to prepare subPath for volumeMount {volume:?} of container {name:?}");
+                self.config_error(now, index, message);
             }
         }
     }
 
-    pub(super) fn pull_failed(&mut self, now: Now, key: &ContainerKey, failure: PullFailure, message: String) {
+    pub(super) fn pull_failed(
+        &mut self,
+        now: Now,
+        key: &ContainerKey,
+        failure: PullFailure,
+        message: String,
+        around: Surround<'_>,
+    ) {
         let Some(index) = self.current(key) else { return };
         if !matches!(self.slots[index].state, State::Pulling(_)) {
             return;
+        }
+        if self.image_changed(index) {
+            return self.launch(now, index, around);
         }
         let image = self.container(index).image.clone().unwrap_or_default();
         let (reason, event, text) = match failure {
@@ -153,14 +220,16 @@ impl PodMachine {
                 ("ImageInspectError", "InspectFailed", format!("Failed to inspect image {image:?}: {message}"))
             }
         };
-        self.event(Some(index), EventKind::Warning, event, text);
+        self.event(Some(index), EventKind::Warning, event, text.clone());
         self.event(Some(index), EventKind::Warning, "Failed", format!("Error: {reason}"));
-        self.wait(index, reason, message);
+        // The kubelet shows the bare error of a pull, and its own words around every other.
+        let pull = matches!(failure, PullFailure::Pull | PullFailure::RegistryUnavailable);
+        self.wait(index, reason, if pull { message } else { text });
         let slot = &mut self.slots[index];
         slot.pull.advance(now.mono);
         let delay = slot.pull.pending(now.mono).unwrap_or(RETRY_CONFIG);
         self.timers.insert(Timer::Retry(index), now.mono + delay);
-        if matches!(failure, PullFailure::Pull | PullFailure::RegistryUnavailable) {
+        if pull {
             self.timers.insert(Timer::ShowBackOff(index), now.mono + SHOW_PULL_ERROR);
         }
     }
@@ -192,7 +261,11 @@ impl PodMachine {
         let run = Run { at, since: now.mono, in_post_start: false, started: false, ready: false, stop: None };
         self.slots[index].state = State::Running(run);
         match stop {
-            Some(deadline) => self.stop_container(now, index, deadline.saturating_sub(now.mono), None),
+            Some(deadline) => {
+                let ends = self.ending.is_some() && self.slots[index].role == Role::Sidecar;
+                let turn = if ends { Turn::Later } else { Turn::Now };
+                self.stop_container(now, index, deadline.saturating_sub(now.mono), turn, None);
+            }
             None if !self.begin_post_start(now, index) => self.begin_probes(now, index),
             None => {}
         }
@@ -223,13 +296,17 @@ impl PodMachine {
                     code: 128,
                     signal: None,
                     reason: "StartError".to_owned(),
-                    message,
+                    message: message.clone(),
                     started_at: None,
                     finished_at: Some(at),
                     finished: now.mono,
                     id: slot.id.clone(),
                 };
                 slot.end(ended);
+                if self.ending.is_none() && self.restarts(index) {
+                    self.wait(index, RUN_ERROR, message);
+                    self.timers.insert(Timer::Retry(index), now.mono + SHOW_START_ERROR);
+                }
             }
         }
     }
@@ -243,6 +320,38 @@ impl PodMachine {
         let slot = &mut self.slots[index];
         let ended = Ended::of(exit, slot.attempt, now.mono, slot.id.clone());
         slot.end(ended);
+    }
+
+    /// Whether the pod names another image than the one that was asked for.
+    fn image_changed(&self, index: usize) -> bool {
+        self.container(index).image.as_deref().unwrap_or_default() != self.slots[index].asked_image
+    }
+
+    /// The object has changed; of a container only its image can: what runs is ended and runs again with the new one, what
+    /// waits for the old one is tried at once.
+    pub(super) fn note_images(&mut self, now: Now) {
+        if self.ending.is_some() || self.stage != Stage::Up {
+            return;
+        }
+        for index in 0..self.slots.len() {
+            if self.slots[index].asked_image.is_empty() || !self.image_changed(index) {
+                continue;
+            }
+            match &self.slots[index].state {
+                State::Running(run) if run.stop.is_none() && self.slots[index].role != Role::Init => {
+                    let name = &self.slots[index].name;
+                    let message = format!("Container {name} definition changed, will be restarted");
+                    let grace = Duration::from_secs(u64::try_from(self.grace_seconds()).unwrap_or(0));
+                    self.slots[index].changed = true;
+                    self.stop_container(now, index, grace, Turn::Now, Some(message));
+                }
+                State::Waiting(wait) if wait.is_image() => {
+                    self.slots[index].pull.reset();
+                    self.timers.insert(Timer::Retry(index), now.mono);
+                }
+                _ => {}
+            }
+        }
     }
 
     pub(super) fn wait(&mut self, index: usize, reason: &'static str, message: String) {
@@ -369,15 +478,10 @@ impl PodMachine {
             .volumes
             .get(&mount.name)
             .ok_or_else(|| format!("cannot find volume {:?} to mount into container", mount.name))?;
-        let sub_path = match (&mount.sub_path_expr, &mount.sub_path) {
-            (Some(pattern), _) if !pattern.is_empty() => expand(pattern, lookup),
-            (_, Some(path)) => path.clone(),
-            _ => String::new(),
+        let host_path = match sub_path(mount, lookup)? {
+            Some(path) => base.join(path),
+            None => base.clone(),
         };
-        if sub_path.starts_with('/') || sub_path.split('/').any(|part| part == "..") {
-            return Err(format!("error SubPath `{sub_path}` must not be an absolute path or contain '..'"));
-        }
-        let host_path = if sub_path.is_empty() { base.clone() } else { base.join(sub_path) };
         let access = if mount.read_only == Some(true) || self.is_generated(&mount.name) {
             Access::ReadOnly
         } else {
@@ -427,6 +531,26 @@ impl PodMachine {
             drop_capabilities: capabilities.drop.unwrap_or_default(),
         }
     }
+}
+
+fn has_sub_path(mount: &VolumeMount) -> bool {
+    [&mount.sub_path_expr, &mount.sub_path].into_iter().flatten().any(|path| !path.is_empty())
+}
+
+/// The part of its volume that a mount shows; `None` is all of it.
+fn sub_path(mount: &VolumeMount, lookup: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+    let path = match (&mount.sub_path_expr, &mount.sub_path) {
+        (Some(pattern), _) if !pattern.is_empty() => expand_known(pattern, lookup)?,
+        (_, Some(path)) => path.clone(),
+        _ => String::new(),
+    };
+    if path.starts_with('/') {
+        return Err(format!("error SubPath `{path}` must not be an absolute path"));
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(format!("unable to provision SubPath `{path}`: must not contain '..'"));
+    }
+    Ok(Some(path).filter(|path| !path.is_empty()))
 }
 
 fn pull_policy(container: &Container) -> PullPolicy {

@@ -10,7 +10,7 @@ use k8s_openapi::{
 
 use super::{
     PodMachine, Timer,
-    containers::Role,
+    containers::{Role, Turn},
     hooks::{Purpose, Resolved},
 };
 use crate::{
@@ -133,7 +133,7 @@ impl PodMachine {
     pub(super) fn probe_due(&mut self, now: Now, index: usize, kind: ProbeKind) {
         let key = self.key(index);
         let slot = &mut self.slots[index];
-        if slot.run().is_none_or(|run| run.stop.is_some()) {
+        if slot.run().is_none_or(|run| run.stop.is_some() && kind != ProbeKind::Readiness) {
             return;
         }
         let Some(prober) = slot.probers.iter_mut().find(|prober| prober.kind == kind) else { return };
@@ -158,13 +158,14 @@ impl PodMachine {
     pub(super) fn probe_done(&mut self, now: Now, key: &ContainerKey, kind: ProbeKind, outcome: Outcome) {
         let Some(index) = self.current(key) else { return };
         let slot = &mut self.slots[index];
-        let stopping = slot.run().is_none_or(|run| run.stop.is_some());
+        let over = slot.run().is_none_or(|run| run.stop.is_some() && kind != ProbeKind::Readiness);
         let Some(prober) = slot.probers.iter_mut().find(|prober| prober.kind == kind) else { return };
         prober.in_flight = false;
-        if stopping {
+        if over {
             return;
         }
-        let changed = prober.count(outcome == Outcome::Success);
+        // A probe that could not be carried out says nothing about the container: its result is thrown away.
+        let changed = !matches!(outcome, Outcome::Error { .. }) && prober.count(outcome == Outcome::Success);
         let passed = prober.passed;
         match outcome {
             Outcome::Success => {}
@@ -199,10 +200,10 @@ impl PodMachine {
                 let own = prober.and_then(|prober| prober.grace_seconds);
                 let seconds = own.unwrap_or_else(|| self.grace_seconds());
                 let name = &self.slots[index].name;
-                let message =
-                    format!("Container {name} failed {} probe, will be restarted", kind.title().to_lowercase());
+                let again = if self.policy(index) == "Never" { "" } else { ", will be restarted" };
+                let message = format!("Container {name} failed {} probe{again}", kind.title().to_lowercase());
                 let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-                self.stop_container(now, index, grace, Some(message));
+                self.stop_container(now, index, grace, Turn::Now, Some(message));
             }
         }
     }

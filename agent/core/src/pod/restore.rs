@@ -61,8 +61,13 @@ impl PodMachine {
         let before = last.terminated.map(|end| ended(now, attempt.saturating_sub(1), &end));
         if let Some(end) = state.terminated {
             (slot.earlier, slot.last) = (before, Some(ended(now, attempt, &end)));
-            // A new sandbox runs its init containers again.
-            let again = slot.role != Role::Main && !sandbox_is_there;
+            // A new sandbox runs its init containers again, but one that failed is its policy's business.
+            let again = !sandbox_is_there
+                && match slot.role {
+                    Role::Main => false,
+                    Role::Sidecar => true,
+                    Role::Init => end.exit_code == 0,
+                };
             slot.state = if again { State::Idle } else { State::Ended };
         } else if let Some(running) = state.running {
             let started_at = running.started_at.map(|time| time.0);

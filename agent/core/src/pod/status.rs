@@ -12,7 +12,6 @@ use k8s_openapi::{
 use super::{
     PodMachine, Stage, Surround,
     containers::{Ended, Role, Slot, State},
-    ending::Why,
 };
 use crate::{
     effect::Effect,
@@ -62,10 +61,14 @@ impl PodMachine {
         status.init_container_statuses = (!init.is_empty()).then(|| init.iter().map(one).collect());
         let phase = self.phase(&status);
         status.phase = Some(phase.to_owned());
-        if self.ending.is_some_and(|ending| ending.why == Why::Deadline) {
-            status.reason = Some("DeadlineExceeded".to_owned());
-            status.message = Some("Pod was active on the node longer than the specified deadline".to_owned());
+        // What the node ends is not ready from now on; phase and reason follow when nothing runs any more.
+        if phase == "Failed"
+            && let Some(fate) = &self.fate
+        {
+            status.reason = Some(fate.reason.to_owned());
+            status.message = Some(fate.message.clone());
         }
+        let phase = if self.fate.is_some() { "Failed" } else { phase };
         status.conditions = Some(self.conditions(now, phase, &status));
         status
     }
@@ -134,9 +137,8 @@ impl PodMachine {
     }
 
     fn phase(&self, status: &PodStatus) -> &'static str {
-        let policy = self.pod_policy();
         let over = matches!(self.stage, Stage::Closing | Stage::Closed);
-        if over && let Some(ending) = self.ending {
+        if over && self.ending.is_some() {
             let mut all =
                 status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
             let failed = |status: &ContainerStatus| {
@@ -144,18 +146,11 @@ impl PodMachine {
                 let sidecar = self.slots.iter().any(|s| *s.name == *status.name && s.role == Role::Sidecar);
                 container.is_some_and(|end| end.exit_code != 0 && !sidecar)
             };
-            return match ending.why {
-                Why::Deadline => "Failed",
-                Why::Deleted | Why::Completed if all.any(failed) => "Failed",
-                Why::Deleted | Why::Completed => "Succeeded",
-            };
+            return if self.fate.is_some() || all.any(failed) { "Failed" } else { "Succeeded" };
         }
         let begun = self.slots.iter().any(|slot| slot.role == Role::Main && slot.has_started());
         for slot in self.slots.iter().filter(|slot| slot.role == Role::Init) {
-            let failed = slot.last.as_ref().is_some_and(|last| last.code != 0) && !slot.is_live();
-            if failed && policy == "Never" {
-                return "Failed";
-            }
+            // One that failed for good shows when what still runs beside it has ended.
             if !slot.succeeded() && !begun {
                 return "Pending";
             }

@@ -8,6 +8,7 @@ use std::{
     path::Path,
 };
 
+use super::empty_dir::own;
 use coracle_agent_core::volume::File;
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -16,8 +17,8 @@ const DATA: &str = "..data";
 /// The next link, before it takes the other's name.
 const NEXT: &str = "..data_tmp";
 
-/// Makes `dir` hold exactly these files. Does nothing when it already does.
-pub(super) fn replace(dir: &Path, files: &BTreeMap<String, File>) -> io::Result<()> {
+/// Makes `dir` hold exactly these files, owned by `group` if there is one. Does nothing when it already does.
+pub(super) fn replace(dir: &Path, files: &BTreeMap<String, File>, group: Option<u32>) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
     if let Some(path) = files.keys().find(|path| !is_inside(path)) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid path {path:?} in a volume")));
@@ -34,6 +35,7 @@ pub(super) fn replace(dir: &Path, files: &BTreeMap<String, File>) -> io::Result<
             fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
         }
         fs::write(&target, &file.data)?;
+        own(&target, group)?;
         fs::set_permissions(&target, fs::Permissions::from_mode(file.mode))?;
     }
     let _ = fs::remove_file(dir.join(NEXT));
@@ -114,13 +116,13 @@ mod tests {
     fn a_change_is_one_rename_and_leaves_nothing_behind() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("v");
-        replace(&dir, &files(&[("a", "1", 0o644), ("sub/b", "2", 0o400)])).unwrap();
+        replace(&dir, &files(&[("a", "1", 0o644), ("sub/b", "2", 0o400)]), None).unwrap();
         let first = fs::read_link(dir.join(DATA)).unwrap();
         assert_eq!(fs::read_to_string(dir.join("sub/b")).unwrap(), "2");
         assert_eq!(fs::metadata(dir.join("sub/b")).unwrap().permissions().mode() & 0o777, 0o400);
-        replace(&dir, &files(&[("a", "1", 0o644), ("sub/b", "2", 0o400)])).unwrap();
+        replace(&dir, &files(&[("a", "1", 0o644), ("sub/b", "2", 0o400)]), None).unwrap();
         assert_eq!(fs::read_link(dir.join(DATA)).unwrap(), first, "no change, no rename");
-        replace(&dir, &files(&[("a", "3", 0o644), ("c", "4", 0o644)])).unwrap();
+        replace(&dir, &files(&[("a", "3", 0o644), ("c", "4", 0o644)]), None).unwrap();
         assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "3");
         let mut names: Vec<_> =
             fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -131,10 +133,39 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_never_sees_half_of_a_change() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("v");
+        let version = |number: usize| files(&[("a", &number.to_string(), 0o644), ("b", &number.to_string(), 0o644)]);
+        replace(&dir, &version(0), None).unwrap();
+        let (reader_dir, over) = (dir.clone(), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
+        let stop = over.clone();
+        let reader = std::thread::spawn(move || {
+            let mut seen = BTreeSet::new();
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                // One look at the link is one version; what is gone meanwhile was an older one.
+                let Ok(data) = fs::read_link(reader_dir.join(DATA)) else { panic!("the link is always there") };
+                let read = |name: &str| fs::read_to_string(reader_dir.join(&data).join(name)).ok();
+                if let (Some(a), Some(b)) = (read("a"), read("b")) {
+                    assert_eq!(a, b);
+                    seen.insert(a);
+                }
+            }
+            seen.len()
+        });
+        for number in 1..300 {
+            replace(&dir, &version(number), None).unwrap();
+        }
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(reader.join().unwrap() > 0);
+        assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "299");
+    }
+
+    #[test]
     fn paths_cannot_leave_the_volume() {
         let temp = tempfile::tempdir().unwrap();
         for path in ["../x", "/x", "a/../../x", "..data", ""] {
-            assert!(replace(temp.path(), &files(&[(path, "1", 0o644)])).is_err(), "{path}");
+            assert!(replace(temp.path(), &files(&[(path, "1", 0o644)]), None).is_err(), "{path}");
         }
     }
 }
