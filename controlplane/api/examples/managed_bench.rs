@@ -1,5 +1,5 @@
 //! What keeping `managedFields` costs a write, in microseconds of one core. Prints a JSON line per case:
-//! `cargo run --profile fast -p coracle-api --example managed_bench`.
+//! `cargo run --profile fast -p coracle-api --example managed_bench [ROUNDS [CASE]]`.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -75,14 +75,18 @@ impl Case {
 }
 
 fn report(case: &str, object_bytes: usize, mut run: impl FnMut() -> usize) {
+    if std::env::args().nth(2).is_some_and(|wanted| wanted != case) {
+        return;
+    }
     let mut best = f64::MAX;
     let mut bytes = 0;
+    let rounds = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(ROUNDS);
     for _ in 0..5 {
         let begun = Instant::now();
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             bytes = run();
         }
-        best = best.min(begun.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS));
+        best = best.min(begun.elapsed().as_secs_f64() * 1e6 / f64::from(rounds));
     }
     let micros = (best * 100.0).round() / 100.0;
     println!("{}", json!({"bench": "managed", "case": case, "object_bytes": object_bytes, "bytes": bytes, "micros": micros}));

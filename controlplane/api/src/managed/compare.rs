@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use super::element::Element;
-use super::json::{Items, Members, is_hollow, is_zero, member};
-use super::schema::{Field, KeysId, Schema, Shape, Zero};
+use super::json::{Index, Value, is_zero};
+use super::schema::{Field, KeysId, Schema, Shape, TypeId, Zero};
 use super::set::{Branch, Set};
 
 /// What the server itself writes, so that nobody owns it (`stripMeta` of `k8s.io/apimachinery`).
@@ -42,24 +42,17 @@ impl Comparison<'_> {
 pub fn compare<'a>(shape: Shape, old: &'a [u8], new: &'a [u8]) -> Comparison<'a> {
     let Shape::Struct(ty) = shape else { return Comparison::default() };
     let walker = Walker { schema: Schema::built_in() };
+    let (before, after) = (Index::of(old), Index::of(new));
     let mut delta = Delta::default();
-    walker.zip(old, new, |name, old, new, delta| {
-        if matches!(name, b"apiVersion" | b"kind") {
-            return;
-        }
+    let visit = |name, old, new, delta: &mut Delta<'a>| {
         let field = walker.schema.field(ty, name);
-        if name != b"metadata" {
-            return walker.field(field, name, old, new, delta);
+        match (name, field.map(|f| f.shape)) {
+            (b"apiVersion" | b"kind", _) => {}
+            (b"metadata", Some(Shape::Struct(ty))) => delta.push(Element::field(name), walker.metadata(ty, old, new)),
+            _ => walker.field(field, name, old, new, delta),
         }
-        let mut metadata = Delta::default();
-        let Some(Shape::Struct(ty)) = field.map(|f| f.shape) else { return };
-        walker.zip(old.unwrap_or(b"{}"), new.unwrap_or(b"{}"), |name, old, new, delta| {
-            if !NOBODYS.contains(&name) {
-                walker.field(walker.schema.field(ty, name), name, old, new, delta);
-            }
-        }, &mut metadata);
-        delta.push(Element::field(name), metadata);
-    }, &mut delta);
+    };
+    walker.zip(before.root(old), after.root(new), visit, &mut delta);
     Comparison { changed: delta.changed.below, removed: delta.removed.below }
 }
 
@@ -96,23 +89,36 @@ impl<'a> Delta<'a> {
     }
 }
 
-type Member<'a> = (&'a [u8], &'a [u8]);
+type Member<'a, 'i> = (&'a [u8], Value<'a, 'i>);
 
 struct Walker {
     schema: &'static Schema,
 }
 
 impl Walker {
+    /// The metadata of the object itself, without what is nobody's.
+    fn metadata<'a>(&self, ty: TypeId, old: Option<Value<'a, '_>>, new: Option<Value<'a, '_>>) -> Delta<'a> {
+        let mut delta = Delta::default();
+        let visit = |name, old, new, delta: &mut Delta<'a>| {
+            if !NOBODYS.contains(&name) {
+                self.field(self.schema.field(ty, name), name, old, new, delta);
+            }
+        };
+        let nothing = || Value::constant(b"{}");
+        self.zip(old.unwrap_or_else(nothing), new.unwrap_or_else(nothing), visit, &mut delta);
+        delta
+    }
+
     /// Calls `visit` for each name that is in either object.
-    fn zip<'a, F>(&self, old: &'a [u8], new: &'a [u8], mut visit: F, delta: &mut Delta<'a>)
+    fn zip<'a, 'o, 'n, F>(&self, old: Value<'a, 'o>, new: Value<'a, 'n>, mut visit: F, delta: &mut Delta<'a>)
     where
-        F: FnMut(&'a [u8], Option<&'a [u8]>, Option<&'a [u8]>, &mut Delta<'a>),
+        F: FnMut(&'a [u8], Option<Value<'a, 'o>>, Option<Value<'a, 'n>>, &mut Delta<'a>),
     {
-        let before: SmallVec<[Member<'a>; 24]> = Members::of(old).collect();
+        let before: SmallVec<[Member<'a, 'o>; 24]> = old.members().collect();
         let mut seen: SmallVec<[bool; 24]> = SmallVec::from_elem(false, before.len());
         // Both texts have their members in one order, so the next is nearly always where it is looked for first.
         let mut next = 0;
-        for (name, value) in Members::of(new) {
+        for (name, value) in new.members() {
             let is_it = |i: &usize| before.get(*i).is_some_and(|(n, _)| *n == name);
             let at = Some(next).filter(is_it).or_else(|| (0..before.len()).find(is_it));
             if let Some(at) = at {
@@ -122,7 +128,7 @@ impl Walker {
             visit(name, at.map(|at| before[at].1), Some(value), delta);
         }
         for ((name, value), _) in before.iter().zip(&seen).filter(|(_, seen)| !**seen) {
-            visit(name, Some(value), None, delta);
+            visit(name, Some(*value), None, delta);
         }
         delta.sort();
     }
@@ -132,8 +138,8 @@ impl Walker {
         &self,
         field: Option<&Field>,
         name: &'a [u8],
-        old: Option<&'a [u8]>,
-        new: Option<&'a [u8]>,
+        old: Option<Value<'a, '_>>,
+        new: Option<Value<'a, '_>>,
         delta: &mut Delta<'a>,
     ) {
         let shape = field.map_or(Shape::Leaf, |f| f.shape);
@@ -141,19 +147,19 @@ impl Walker {
         delta.push(Element::field(name), self.walk(shape, old, new));
     }
 
-    fn walk<'a>(&self, shape: Shape, old: Option<&'a [u8]>, new: Option<&'a [u8]>) -> Delta<'a> {
+    fn walk<'a>(&self, shape: Shape, old: Option<Value<'a, '_>>, new: Option<Value<'a, '_>>) -> Delta<'a> {
         let (before, after) = match (old, new) {
             (None, None) => return Delta::default(),
             (None, Some(new)) => return Delta::changed(self.added(shape, new)),
             (Some(_), None) => return Delta::removed(),
-            (Some(old), Some(new)) if old == new => return Delta::default(),
+            (Some(old), Some(new)) if old.raw() == new.raw() => return Delta::default(),
             (Some(old), Some(new)) => (old, new),
         };
         let mut delta = Delta::default();
         match shape {
             Shape::Leaf => delta.changed.is_member = true,
             // Between nothing and empty it is a leaf.
-            _ if is_hollow(old) && is_hollow(new) => delta.changed.is_member = true,
+            _ if before.is_hollow() && after.is_hollow() => delta.changed.is_member = true,
             Shape::Struct(ty) => {
                 let visit = |name, old, new, delta: &mut Delta<'a>| {
                     self.field(self.schema.field(ty, name), name, old, new, delta);
@@ -177,13 +183,13 @@ impl Walker {
     }
 
     /// Everything in a value that was not there.
-    fn added<'a>(&self, shape: Shape, new: &'a [u8]) -> Branch<'a> {
+    fn added<'a>(&self, shape: Shape, new: Value<'a, '_>) -> Branch<'a> {
         let mut branch = Branch::leaf();
         let below = &mut branch.below;
         match shape {
             Shape::Leaf => {}
             Shape::Struct(ty) => {
-                for (name, value) in Members::of(new) {
+                for (name, value) in new.members() {
                     let field = self.schema.field(ty, name);
                     if let Some(value) = written(field, value) {
                         let shape = field.map_or(Shape::Leaf, |f| f.shape);
@@ -193,7 +199,7 @@ impl Walker {
             }
             Shape::Map(values) => {
                 let shape = values.map_or(Shape::Leaf, Shape::Struct);
-                Members::of(new).for_each(|(name, value)| below.push(Element::field(name), self.added(shape, value)));
+                new.members().for_each(|(name, value)| below.push(Element::field(name), self.added(shape, value)));
             }
             Shape::Keyed(ty, keys) => {
                 self.added_items(ty.map_or(Shape::Leaf, Shape::Struct), self.keyed(keys, new), below);
@@ -204,7 +210,7 @@ impl Walker {
         branch
     }
 
-    fn added_items<'a>(&self, shape: Shape, items: Found<'a>, below: &mut Set<'a>) {
+    fn added_items<'a>(&self, shape: Shape, items: Found<'a, '_>, below: &mut Set<'a>) {
         for (element, same) in groups(items) {
             // Elements that cannot be told apart are one field.
             let branch = if let [item] = same[..] { self.added(shape, item) } else { Branch::leaf() };
@@ -213,7 +219,7 @@ impl Walker {
     }
 
     /// The elements of two lists, those that cannot be told apart together (`visitListItems` of `typed/compare.go`).
-    fn items<'a>(&self, shape: Shape, old: Found<'a>, new: Found<'a>, delta: &mut Delta<'a>) {
+    fn items<'a>(&self, shape: Shape, old: Found<'a, '_>, new: Found<'a, '_>, delta: &mut Delta<'a>) {
         let mut left = groups(old).into_iter().peekable();
         for (element, after) in groups(new) {
             while let Some((gone, _)) = left.next_if(|(e, _)| *e < element) {
@@ -222,10 +228,10 @@ impl Walker {
             let before = left.next_if(|(e, _)| *e == element).map(|(_, items)| items).unwrap_or_default();
             let below = match (&before[..], &after[..]) {
                 ([] | [_], [item]) => self.walk(shape, before.first().copied(), Some(*item)),
-                ([_, _, ..], [item]) => Delta { removed: Branch::leaf(), ..Delta::changed(self.added(shape, item)) },
+                ([_, _, ..], [item]) => Delta { removed: Branch::leaf(), ..Delta::changed(self.added(shape, *item)) },
                 ([], _) => Delta::changed(Branch::leaf()),
                 ([_], _) => Delta { removed: Branch::leaf(), ..Delta::changed(Branch::leaf()) },
-                (before, after) if before == after => Delta::default(),
+                (before, after) if before.iter().map(|v| v.raw()).eq(after.iter().map(|v| v.raw())) => Delta::default(),
                 _ => Delta::changed(Branch::leaf()),
             };
             delta.push(element, below);
@@ -234,33 +240,35 @@ impl Walker {
         delta.sort();
     }
 
-    fn keyed<'a>(&self, keys: KeysId, list: &'a [u8]) -> Found<'a> {
+    fn keyed<'a, 'i>(&self, keys: KeysId, list: Value<'a, 'i>) -> Found<'a, 'i> {
         let keys = self.schema.keys(keys);
-        let element = |item: &'a [u8]| {
+        let element = |item: Value<'a, 'i>| {
             let mut fields: SmallVec<[(&str, &[u8]); 2]> = SmallVec::new();
             for key in keys {
                 let default = key.default.map(str::as_bytes);
-                if let Some(value) = member(item, key.name.as_bytes()).or(default) {
+                if let Some(value) = item.member(key.name.as_bytes()).map(Value::raw).or(default) {
                     fields.push((key.name, value));
                 }
             }
             // An element with no key at all is nobody's.
             (!fields.is_empty()).then(|| (Element::key(&fields), item))
         };
-        Items::of(list).filter_map(element).collect()
+        list.parts().filter_map(element).collect()
     }
 }
 
-type Found<'a> = Vec<(Element<'a>, &'a [u8])>;
+type Found<'a, 'i> = Vec<(Element<'a>, Value<'a, 'i>)>;
 
-fn valued(list: &[u8]) -> Found<'_> {
-    Items::of(list).map(|item| (Element::value(item), item)).collect()
+fn valued<'a, 'i>(list: Value<'a, 'i>) -> Found<'a, 'i> {
+    list.parts().map(|item| (Element::value(item.raw()), item)).collect()
 }
 
+type Group<'a, 'i> = (Element<'a>, SmallVec<[Value<'a, 'i>; 1]>);
+
 /// Sorted, elements that are equal together.
-fn groups(mut items: Found<'_>) -> Vec<(Element<'_>, SmallVec<[&[u8]; 1]>)> {
+fn groups<'a, 'i>(mut items: Found<'a, 'i>) -> Vec<Group<'a, 'i>> {
     items.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let mut out: Vec<(Element<'_>, SmallVec<[&[u8]; 1]>)> = Vec::with_capacity(items.len());
+    let mut out: Vec<Group<'a, 'i>> = Vec::with_capacity(items.len());
     for (element, item) in items {
         match out.last_mut() {
             Some((last, same)) if *last == element => same.push(item),
@@ -271,20 +279,19 @@ fn groups(mut items: Found<'_>) -> Vec<(Element<'_>, SmallVec<[&[u8]; 1]>)> {
 }
 
 /// What a field's value is in Go's JSON; the zero value of one that Go always writes.
-fn present<'a>(field: Option<&Field>, value: Option<&'a [u8]>) -> Option<&'a [u8]> {
+fn present<'a, 'i>(field: Option<&Field>, value: Option<Value<'a, 'i>>) -> Option<Value<'a, 'i>> {
     match (value, field.map(|f| f.zero)) {
-        (None, Some(Zero::Always(zero))) => Some(zero),
+        (None, Some(Zero::Always(zero))) => Some(Value::constant(zero)),
         (None, _) => None,
         (Some(value), _) => written(field, value),
     }
 }
 
 /// The value, if Go writes it at all.
-fn written<'a>(field: Option<&Field>, value: &'a [u8]) -> Option<&'a [u8]> {
+fn written<'a, 'i>(field: Option<&Field>, value: Value<'a, 'i>) -> Option<Value<'a, 'i>> {
     match field.map(|f| f.zero) {
-        Some(Zero::Omitted) if is_zero(value) => None,
-        Some(Zero::Absent) if value == b"null" => None,
+        Some(Zero::Omitted) if is_zero(value.raw()) => None,
+        Some(Zero::Absent) if value.raw() == b"null" => None,
         _ => Some(value),
     }
 }
-

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::json::{Items, Members};
+use super::json::{Index, Value};
 use super::set::Set;
 
 /// The most records of updates an object has; the oldest are joined (`DefaultMaxUpdateManagers`).
@@ -19,35 +19,67 @@ pub(super) enum Operation {
 }
 
 /// A record. Texts are JSON as they stand in the list, quotes and all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry<'a> {
+#[derive(Debug, Clone)]
+pub(super) struct Entry<'a, 'i> {
     pub(super) manager: Cow<'a, [u8]>,
     pub(super) operation: Operation,
     pub(super) api_version: Cow<'a, [u8]>,
     pub(super) time: Option<Cow<'a, [u8]>>,
-    /// `FieldsV1`.
-    pub(super) fields: Cow<'a, [u8]>,
+    pub(super) fields: Fields<'a, 'i>,
     pub(super) subresource: Option<Cow<'a, [u8]>>,
 }
 
-impl<'a> Entry<'a> {
-    fn read(text: &'a [u8]) -> Self {
+/// A record's `FieldsV1`.
+#[derive(Debug, Clone)]
+pub(super) enum Fields<'a, 'i> {
+    /// As it is stored.
+    Stored(Value<'a, 'i>),
+    /// Made in this write.
+    Made(Vec<u8>),
+}
+
+impl Fields<'_, '_> {
+    pub(super) fn none() -> Self {
+        Self::Stored(Value::constant(b"{}"))
+    }
+
+    pub(super) fn raw(&self) -> &[u8] {
+        match self {
+            Self::Stored(value) => value.raw(),
+            Self::Made(text) => text,
+        }
+    }
+
+    /// Calls `look` with the value.
+    pub(super) fn with<R>(&self, look: impl FnOnce(Value<'_, '_>) -> R) -> R {
+        match self {
+            Self::Stored(value) => look(*value),
+            Self::Made(text) => {
+                let index = Index::of(text);
+                look(index.root(text))
+            }
+        }
+    }
+}
+
+impl<'a, 'i> Entry<'a, 'i> {
+    fn read(record: Value<'a, 'i>) -> Self {
         let mut entry = Self {
             manager: Cow::Borrowed(b"\"\""),
             operation: Operation::Update,
             api_version: Cow::Borrowed(b"\"\""),
             time: None,
-            fields: Cow::Borrowed(b"{}"),
+            fields: Fields::none(),
             subresource: None,
         };
-        for (name, value) in Members::of(text) {
-            let text = Cow::Borrowed(value);
+        for (name, value) in record.members() {
+            let text = Cow::Borrowed(value.raw());
             match name {
                 b"manager" => entry.manager = text,
-                b"operation" if value == b"\"Apply\"" => entry.operation = Operation::Apply,
+                b"operation" if value.raw() == b"\"Apply\"" => entry.operation = Operation::Apply,
                 b"apiVersion" => entry.api_version = text,
                 b"time" => entry.time = Some(text),
-                b"fieldsV1" => entry.fields = text,
+                b"fieldsV1" => entry.fields = Fields::Stored(value),
                 b"subresource" => entry.subresource = Some(text),
                 _ => {}
             }
@@ -68,7 +100,7 @@ impl<'a> Entry<'a> {
             out.extend_from_slice(time);
         }
         out.extend_from_slice(b",\"fieldsType\":\"FieldsV1\",\"fieldsV1\":");
-        out.extend_from_slice(&self.fields);
+        out.extend_from_slice(self.fields.raw());
         if let Some(subresource) = &self.subresource {
             out.extend_from_slice(b",\"subresource\":");
             out.extend_from_slice(subresource);
@@ -77,7 +109,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Whether both are records of one manager. One who applies is the same in every version.
-    pub(super) fn is_of_same(&self, other: &Self) -> bool {
+    pub(super) fn is_of_same(&self, other: &Entry<'_, '_>) -> bool {
         self.manager == other.manager
             && self.operation == other.operation
             && self.subresource == other.subresource
@@ -85,13 +117,13 @@ impl<'a> Entry<'a> {
     }
 
     pub(super) fn set_fields(&mut self, set: &Set<'_>) {
-        let mut text = Vec::with_capacity(self.fields.len() + 64);
+        let mut text = Vec::with_capacity(self.fields.raw().len() + 512);
         set.write(&mut text);
-        self.fields = text.into();
+        self.fields = Fields::Made(text);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        *self.fields == *b"{}"
+        self.fields.raw() == b"{}"
     }
 
     /// Appliers first, then by age.
@@ -111,19 +143,19 @@ impl<'a> Entry<'a> {
 }
 
 /// Reads a list that this server wrote.
-pub(super) fn read(text: &[u8]) -> Vec<Entry<'_>> {
-    Items::of(text).map(Entry::read).collect()
+pub(super) fn read<'a, 'i>(list: Value<'a, 'i>) -> Vec<Entry<'a, 'i>> {
+    list.parts().map(Entry::read).collect()
 }
 
 /// The list as it is stored; `None` if there is nothing in it.
-pub(super) fn write(mut entries: Vec<Entry<'_>>) -> Option<Vec<u8>> {
+pub(super) fn write(mut entries: Vec<Entry<'_, '_>>) -> Option<Vec<u8>> {
     entries.retain(|entry| !entry.is_empty());
     join_oldest(&mut entries);
     if entries.is_empty() {
         return None;
     }
     entries.sort_by(Entry::order);
-    let mut out = Vec::with_capacity(entries.iter().map(|e| e.fields.len() + 192).sum());
+    let mut out = Vec::with_capacity(entries.iter().map(|e| e.fields.raw().len() + 192).sum());
     for entry in &entries {
         out.push(if out.is_empty() { b'[' } else { b',' });
         entry.write(&mut out);
@@ -133,7 +165,7 @@ pub(super) fn write(mut entries: Vec<Entry<'_>>) -> Option<Vec<u8>> {
 }
 
 /// Joins the oldest records of updates of each version until there are few enough (`capmanagers.go`).
-fn join_oldest(entries: &mut Vec<Entry<'_>>) {
+fn join_oldest(entries: &mut Vec<Entry<'_, '_>>) {
     let mut count = entries.iter().filter(|e| e.operation == Operation::Update).count();
     if count <= MAX_UPDATE_ENTRIES {
         return;
@@ -149,7 +181,8 @@ fn join_oldest(entries: &mut Vec<Entry<'_>>) {
         match first {
             Some(first) if count > MAX_UPDATE_ENTRIES => {
                 let joint = &mut entries[first];
-                let fields = Set::read(&joint.fields).union(Set::read(&entry.fields)).into_owned();
+                let own = |fields: &Fields<'_, '_>| fields.with(|f| Set::of(f).into_owned());
+                let fields = own(&joint.fields).union(own(&entry.fields));
                 joint.set_fields(&fields);
                 joint.manager = Cow::Borrowed(ANCIENT);
                 joint.subresource = None;

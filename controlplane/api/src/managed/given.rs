@@ -7,12 +7,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde_json::Value;
 
 use super::element::Element;
-use super::entry::{Entry, Operation};
+use super::entry::{Entry, Fields, Operation};
 use super::set::{Branch, Set};
 
 /// The records a client sent, or `None` if they are none that count.
-pub(super) fn entries(given: &[ManagedFieldsEntry]) -> Option<Vec<Entry<'static>>> {
-    let mut entries: Vec<Entry<'static>> = Vec::with_capacity(given.len());
+pub(super) fn entries<'i>(given: &[ManagedFieldsEntry]) -> Option<Vec<Entry<'static, 'i>>> {
+    let mut entries: Vec<Entry<'static, 'i>> = Vec::with_capacity(given.len());
     for given in given {
         let entry = entry(given)?;
         entries.retain(|earlier| !earlier.is_of_same(&entry));
@@ -26,7 +26,7 @@ pub(super) fn is_reset(given: &[ManagedFieldsEntry]) -> bool {
     matches!(given, [only] if *only == ManagedFieldsEntry::default())
 }
 
-fn entry(given: &ManagedFieldsEntry) -> Option<Entry<'static>> {
+fn entry<'i>(given: &ManagedFieldsEntry) -> Option<Entry<'static, 'i>> {
     let operation = match given.operation.as_deref() {
         Some("Apply") => Operation::Apply,
         Some("Update") => Operation::Update,
@@ -43,7 +43,7 @@ fn entry(given: &ManagedFieldsEntry) -> Option<Entry<'static>> {
         operation,
         api_version: quoted(api_version),
         time: given.time.as_ref().map(|t| quoted(&format!("{:.0}", t.0))),
-        fields: Cow::Borrowed(b"{}"),
+        fields: Fields::none(),
         subresource: given.subresource.as_deref().filter(|s| !s.is_empty()).map(quoted),
     };
     entry.set_fields(&branch.below);

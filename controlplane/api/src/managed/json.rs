@@ -1,8 +1,10 @@
-//! As much of a JSON reader as walking the server's own texts needs: the members of one object or list as raw slices,
-//! nothing decoded, nothing copied. The texts are compact, as `serde_json` writes them; of any other text the reader ends
-//! early, it never fails.
+//! As much of a JSON reader as walking the server's own texts needs: raw slices, nothing decoded, nothing copied. An object
+//! is gone through once and indexed; the short texts of the records are walked as they are. The texts are compact, as
+//! `serde_json` writes them; of any other text the readers end early, they never fail.
 
 use std::borrow::Cow;
+
+use smallvec::SmallVec;
 
 /// The end of the value that begins at `at`.
 fn skip(text: &[u8], at: usize) -> usize {
@@ -29,24 +31,161 @@ fn skip(text: &[u8], at: usize) -> usize {
             }
             i
         }
-        _ => {
-            let rest = text.get(at..).unwrap_or_default();
-            at + rest.iter().position(|b| matches!(b, b',' | b'}' | b']')).unwrap_or(rest.len())
-        }
+        _ => skip_word(text, at),
     }
 }
 
 /// The end of the text whose opening quote is at `at`.
 fn skip_text(text: &[u8], at: usize) -> usize {
     let mut i = at + 1;
-    while let Some(byte) = text.get(i) {
-        match byte {
-            b'"' => return i + 1,
-            b'\\' => i += 2,
-            _ => i += 1,
+    loop {
+        // Eight bytes at a time, until one of them matters.
+        while let Some(chunk) = text.get(i..i + 8) {
+            let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
+            let found = zero_bytes(word ^ (ONES * b'"' as u64)) | zero_bytes(word ^ (ONES * b'\\' as u64));
+            if found != 0 {
+                i += found.trailing_zeros() as usize / 8;
+                break;
+            }
+            i += 8;
+        }
+        match text.get(i) {
+            None => return text.len(),
+            Some(b'"') => return i + 1,
+            Some(b'\\') => i += 2,
+            Some(_) => i += 1,
         }
     }
-    text.len()
+}
+
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+
+/// The highest bit of each byte that is zero; bits above the first such byte may be wrong.
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & (ONES << 7)
+}
+
+/// The end of a number or word.
+fn skip_word(text: &[u8], at: usize) -> usize {
+    let rest = text.get(at..).unwrap_or_default();
+    at + rest.iter().position(|b| matches!(b, b',' | b'}' | b']')).unwrap_or(rest.len())
+}
+
+/// Where each value of a text begins and ends, names of members too, in their order.
+#[derive(Debug)]
+pub(super) struct Index(Vec<Node>);
+
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    start: u32,
+    end: u32,
+    /// How many of the following are inside it.
+    inside: u32,
+}
+
+impl Index {
+    pub(super) fn of(text: &[u8]) -> Self {
+        // Objects of the API have a value for every dozen of bytes or so.
+        let mut nodes: Vec<Node> = Vec::with_capacity(text.len() / 10 + 4);
+        let mut open: SmallVec<[usize; 32]> = SmallVec::new();
+        let mut at = 0;
+        // A body has at most some megabytes.
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        while let Some(byte) = text.get(at) {
+            let start = at;
+            at = match byte {
+                b',' | b':' => {
+                    at += 1;
+                    continue;
+                }
+                b'}' | b']' => {
+                    at += 1;
+                    let Some(opened) = open.pop() else { break };
+                    nodes[opened].end = number(at);
+                    nodes[opened].inside = number(nodes.len() - opened - 1);
+                    continue;
+                }
+                b'{' | b'[' => {
+                    open.push(nodes.len());
+                    at + 1
+                }
+                b'"' => skip_text(text, at),
+                _ => skip_word(text, at),
+            };
+            nodes.push(Node { start: number(start), end: number(at), inside: 0 });
+        }
+        Self(nodes)
+    }
+
+    /// The outermost value of the text this is the index of.
+    pub(super) fn root<'a, 'i>(&'i self, text: &'a [u8]) -> Value<'a, 'i> {
+        Value { text, nodes: &self.0 }
+    }
+}
+
+/// A value of an indexed text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Value<'a, 'i> {
+    text: &'a [u8],
+    /// Its own first.
+    nodes: &'i [Node],
+}
+
+impl<'a, 'i> Value<'a, 'i> {
+    /// A value with nothing in it.
+    pub(super) fn constant(text: &'static [u8]) -> Self {
+        Self { text, nodes: &[] }
+    }
+
+    pub(super) fn raw(self) -> &'a [u8] {
+        match self.nodes.first() {
+            Some(node) => self.text.get(node.start as usize..node.end as usize).unwrap_or_default(),
+            None => self.text,
+        }
+    }
+
+    /// The values in it one after the other; in an object, names and values by turns.
+    pub(super) fn parts(self) -> Parts<'a, 'i> {
+        let inside = self.nodes.first().map_or(0, |node| node.inside as usize);
+        Parts { text: self.text, nodes: self.nodes.get(1..=inside).unwrap_or_default() }
+    }
+
+    /// The members of an object: raw name without its quotes, and value.
+    pub(super) fn members(self) -> impl Iterator<Item = (&'a [u8], Value<'a, 'i>)> {
+        let mut parts = self.parts();
+        std::iter::from_fn(move || {
+            let (name, value) = (parts.next()?, parts.next()?);
+            let quoted = name.raw();
+            Some((quoted.get(1..quoted.len() - 1).unwrap_or_default(), value))
+        })
+    }
+
+    /// The member of a name.
+    pub(super) fn member(self, name: &[u8]) -> Option<Value<'a, 'i>> {
+        self.members().find(|(n, _)| *n == name).map(|(_, value)| value)
+    }
+
+    /// Whether it is an object or list with nothing in it, or nothing at all.
+    pub(super) fn is_hollow(self) -> bool {
+        matches!(self.raw(), b"null" | b"{}" | b"[]")
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Parts<'a, 'i> {
+    text: &'a [u8],
+    nodes: &'i [Node],
+}
+
+impl<'a, 'i> Iterator for Parts<'a, 'i> {
+    type Item = Value<'a, 'i>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let length = self.nodes.first()?.inside as usize + 1;
+        let (nodes, rest) = self.nodes.split_at_checked(length)?;
+        self.nodes = rest;
+        Some(Value { text: self.text, nodes })
+    }
 }
 
 /// The members of an object: raw name without its quotes, raw value. Nothing for a value that is no object.
@@ -87,47 +226,9 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// The elements of a list. Nothing for a value that is no list.
-#[derive(Debug, Clone)]
-pub(super) struct Items<'a> {
-    text: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Items<'a> {
-    pub(super) fn of(list: &'a [u8]) -> Self {
-        let at = if list.first() == Some(&b'[') { 1 } else { list.len() };
-        Self { text: list, at }
-    }
-}
-
-impl<'a> Iterator for Items<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if matches!(self.text.get(self.at)?, b']') {
-            return None;
-        }
-        let end = skip(self.text, self.at);
-        let item = self.text.get(self.at..end)?;
-        self.at = if self.text.get(end) == Some(&b',') { end + 1 } else { end };
-        (!item.is_empty()).then_some(item)
-    }
-}
-
-/// The member of a name.
-pub(super) fn member<'a>(object: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    Members::of(object).find(|(n, _)| *n == name).map(|(_, value)| value)
-}
-
 /// Whether a value is what Go leaves out under `omitempty`.
 pub(super) fn is_zero(value: &[u8]) -> bool {
     matches!(value, b"null" | b"\"\"" | b"0" | b"false" | b"[]" | b"{}")
-}
-
-/// Whether a value is an object or list with nothing in it, or nothing at all.
-pub(super) fn is_hollow(value: Option<&[u8]>) -> bool {
-    matches!(value, None | Some(b"null" | b"{}" | b"[]"))
 }
 
 /// Appends a text as it stands between quotes.
@@ -182,8 +283,15 @@ mod tests {
             ["f", "null"],
         ];
         assert_eq!(members, expected);
-        let items: Vec<_> = Items::of(br#"[1,"],",{"a":[2]},[3],true]"#).map(|i| str::from_utf8(i).unwrap()).collect();
-        assert_eq!(items, ["1", "\"],\"", "{\"a\":[2]}", "[3]", "true"]);
+        let index = Index::of(text);
+        let root = index.root(text);
+        assert_eq!(root.raw(), text);
+        let indexed: Vec<_> = root.members().map(|(n, v)| [n, v.raw()].map(|p| str::from_utf8(p).unwrap())).collect();
+        assert_eq!(indexed, expected);
+        let list = root.member(b"a").and_then(|a| a.member(b"y")).unwrap();
+        assert_eq!(list.parts().map(Value::raw).collect::<Vec<_>>(), [b"1".as_slice(), b"{}"]);
+        assert!(root.member(b"e").unwrap().is_hollow() && !list.is_hollow());
+        assert_eq!(Value::constant(b"{}").members().count(), 0);
     }
 
     #[test]
@@ -198,10 +306,20 @@ mod tests {
     }
 
     #[test]
+    fn texts_of_every_length_end_where_they_end() {
+        for length in 0..40 {
+            for tail in ["\"", "\\\"\"", "\\\\\""] {
+                let text = format!("\"{}{tail},1", "é".repeat(length / 2) + &"x".repeat(length % 2));
+                assert_eq!(skip(text.as_bytes(), 0), text.len() - 2, "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn broken_texts_end_early() {
         for text in ["", "{", "{\"a", "{\"a\"", "{\"a\":", "{\"a\":{", "[", "[1,", "{a:1}", "7", "{\"a\\"] {
             assert!(Members::of(text.as_bytes()).count() <= 1, "{text}");
-            assert!(Items::of(text.as_bytes()).count() <= 1, "{text}");
+            assert!(Index::of(text.as_bytes()).root(text.as_bytes()).members().count() <= 1, "{text}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::element::Element;
-use super::json::Members;
+use super::json::{Index, Value};
 
 /// A set of fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,7 +63,12 @@ impl<'a> Set<'a> {
     /// Reads a `FieldsV1` text that this server wrote.
     #[must_use]
     pub fn read(text: &'a [u8]) -> Self {
-        read(text).below
+        let index = Index::of(text);
+        Self::of(index.root(text))
+    }
+
+    pub(super) fn of(fields: Value<'a, '_>) -> Self {
+        branch(fields).below
     }
 
     /// Appends the `FieldsV1` text.
@@ -159,9 +164,12 @@ impl<'a> Set<'a> {
         Some(&self.nodes[at].below)
     }
 
-    /// Whether a `FieldsV1` text has any field of this set; a field with contents stands for them too if `inside`.
-    pub(super) fn touches(&self, text: &[u8], inside: Inside) -> bool {
-        Members::of(text).any(|(name, value)| {
+    /// Whether a `FieldsV1` text has any field of this set.
+    pub(super) fn touches(&self, fields: Value<'_, '_>, inside: Inside) -> bool {
+        if self.nodes.is_empty() {
+            return false;
+        }
+        fields.members().any(|(name, value)| {
             let Some(there) = Element::read(name).as_ref().and_then(|e| self.get(e)) else { return false };
             if there.is_member && (inside == Inside::Counts || is_member(value)) {
                 return true;
@@ -171,9 +179,9 @@ impl<'a> Set<'a> {
     }
 
     /// Whether a `FieldsV1` text has every field of this set.
-    pub(super) fn is_within(&self, text: &[u8]) -> bool {
+    pub(super) fn is_within(&self, fields: Value<'_, '_>) -> bool {
         let mut found = 0;
-        for (name, value) in Members::of(text) {
+        for (name, value) in fields.members() {
             if found == self.nodes.len() {
                 break;
             }
@@ -214,15 +222,15 @@ pub(super) enum Inside {
 }
 
 /// Whether the field of a value in a `FieldsV1` text is in the set itself: `{}`, or `.` stands in it.
-fn is_member(value: &[u8]) -> bool {
-    value == b"{}" || Members::of(value).next().is_some_and(|(name, _)| name == b".")
+fn is_member(value: Value<'_, '_>) -> bool {
+    value.raw() == b"{}" || value.members().next().is_some_and(|(name, _)| name == b".")
 }
 
-fn read(text: &[u8]) -> Branch<'_> {
+fn branch<'a>(value: Value<'a, '_>) -> Branch<'a> {
     let mut out = Branch::default();
-    for (name, value) in Members::of(text) {
+    for (name, value) in value.members() {
         match Element::read(name) {
-            Some(element) => out.below.nodes.push(Node { element, below: read(value) }),
+            Some(element) => out.below.nodes.push(Node { element, below: branch(value) }),
             None => out.is_member |= name == b".",
         }
     }

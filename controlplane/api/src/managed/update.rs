@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
 use super::compare::{Comparison, compare};
-use super::entry::{self, Entry, Operation};
+use super::entry::{self, Entry, Fields, Operation};
 use super::given::{self, quoted};
+use super::json::Index;
 use super::schema::shape_of;
 use super::set::{Inside, Set};
 use crate::kind::{Kind, Storage, Subresource};
@@ -61,10 +62,12 @@ pub enum Outcome {
 /// Works out the `managedFields` of a write.
 #[must_use]
 pub fn update(change: Change<'_>, writer: Writer<'_>) -> Outcome {
+    let stored = change.managed.unwrap_or_default();
+    let index = Index::of(stored);
     let (mut entries, is_given) = match change.given {
         Given::Entries(list) if given::is_reset(list) => (Vec::new(), true),
         Given::Entries(list) if let Some(entries) = given::entries(list) => (entries, true),
-        _ => (change.managed.map(entry::read).unwrap_or_default(), false),
+        _ => (entry::read(index.root(stored)), false),
     };
     if entries.is_empty() && change.old.is_some() {
         // Whoever cleared them does not want them back.
@@ -95,8 +98,8 @@ fn compared<'a>(
 }
 
 /// Says whether any record changed.
-fn apply<'a>(
-    entries: &mut Vec<Entry<'a>>,
+fn apply(
+    entries: &mut Vec<Entry<'_, '_>>,
     comparison: &Comparison<'_>,
     change: Change<'_>,
     writer: Writer<'_>,
@@ -106,13 +109,13 @@ fn apply<'a>(
         operation: Operation::Update,
         api_version: quoted(change.kind.api_version),
         time: Some(quoted(&format!("{:.0}", whole_second(writer.now)))),
-        fields: Cow::Borrowed(b"{}"),
+        fields: Fields::none(),
         subresource: writer.subresource.map(|s| quoted(s.as_str())),
     };
     let mut is_touched = false;
     entries.retain_mut(|entry| {
         if !comparison.changed.is_empty() && entry.is_of_same(&own) {
-            own.fields = std::mem::take(&mut entry.fields);
+            own.fields = std::mem::replace(&mut entry.fields, Fields::none());
             return false;
         }
         if entry.api_version == own.api_version {
@@ -134,23 +137,36 @@ fn apply<'a>(
     if comparison.changed.is_empty() {
         return is_touched;
     }
-    if comparison.removed.touches(&own.fields, Inside::Counts) || !comparison.changed.is_within(&own.fields) {
-        let fields = std::mem::take(&mut own.fields);
-        let kept = Set::read(&fields).difference_with_contents(&comparison.removed);
-        own.set_fields(&kept.union(comparison.changed.clone()));
+    let is_same = own.fields.with(|fields| {
+        comparison.changed.is_within(fields) && !comparison.removed.touches(fields, Inside::Counts)
+    });
+    if !is_same {
+        let fields = std::mem::replace(&mut own.fields, Fields::none());
+        fields.with(|fields| {
+            let kept = Set::of(fields).difference_with_contents(&comparison.removed);
+            // A record that begins now needs no copy of what it is.
+            if kept.is_empty() {
+                own.set_fields(&comparison.changed);
+            } else {
+                own.set_fields(&kept.union(comparison.changed.clone()));
+            }
+        });
     }
     entries.push(own);
     true
 }
 
 /// Takes from another's record what a write changed or removed. Says whether it had any of it.
-fn take_from(entry: &mut Entry<'_>, comparison: &Comparison<'_>) -> bool {
-    let is_touched = comparison.changed.touches(&entry.fields, Inside::CountsNot)
-        || comparison.removed.touches(&entry.fields, Inside::Counts);
+fn take_from(entry: &mut Entry<'_, '_>, comparison: &Comparison<'_>) -> bool {
+    let is_touched = entry.fields.with(|fields| {
+        comparison.changed.touches(fields, Inside::CountsNot) || comparison.removed.touches(fields, Inside::Counts)
+    });
     if is_touched {
-        let fields = std::mem::take(&mut entry.fields);
-        let left = Set::read(&fields).difference(&comparison.changed).difference_with_contents(&comparison.removed);
-        entry.set_fields(&left);
+        let fields = std::mem::replace(&mut entry.fields, Fields::none());
+        fields.with(|fields| {
+            let left = Set::of(fields).difference(&comparison.changed);
+            entry.set_fields(&left.difference_with_contents(&comparison.removed));
+        });
     }
     is_touched
 }
