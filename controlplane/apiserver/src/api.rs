@@ -186,10 +186,18 @@ impl ApiServer {
         let started = std::time::Instant::now();
         let method = request.method().clone();
         let form = Form::accepted(request.headers());
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let is_pretty = crate::pretty::is_wanted(request.headers(), &query);
         let mut seen = crate::metrics::Seen::default();
-        let response = match self.route(request, caller, &mut seen).await {
+        let response = match self.route(request, &query, caller, &mut seen).await {
             Ok(response) => response,
-            Err(error) => form.answer(render::error(&error)),
+            Err(error) => {
+                let mut response = form.answer(render::error(&error));
+                if is_pretty {
+                    crate::pretty::indent(&mut response);
+                }
+                response
+            }
         };
         self.metrics.observe(&method, &seen, response.status(), started.elapsed());
         response
@@ -198,6 +206,7 @@ impl ApiServer {
     async fn route<B>(
         self: &Arc<Self>,
         request: Request<B>,
+        query: &Query,
         caller: Caller,
         seen: &mut crate::metrics::Seen,
     ) -> Result<Response<Body>, ApiError>
@@ -215,15 +224,14 @@ impl ApiServer {
             Caller::Known(user) => user,
             Caller::Connection(proved) => self.authenticator.authenticate(&self.store, &head.headers, proved, now)?,
         };
-        let query = Query::parse(head.uri.query().unwrap_or_default());
         match Target::parse(head.uri.path())? {
             Target::Other(path) => {
                 let method = head.method.as_str().to_ascii_lowercase();
                 self.allow(&user, Attributes::NonResource { verb: &method, path: &path })?;
-                crate::discovery::answer(self, &head, &path, &query).await
+                crate::discovery::answer(self, &head, &path, query).await
             }
             Target::Resource(path) => {
-                let verb = verb(&head.method, &path, &query)?;
+                let verb = verb(&head.method, &path, query)?;
                 seen.set(verb, &path);
                 self.allow(&user, Attributes::Resource { verb, path: &path })?;
                 let served = self
@@ -235,7 +243,7 @@ impl ApiServer {
                     api: self,
                     user: &user,
                     path: &path,
-                    query: &query,
+                    query,
                     headers: &head.headers,
                     served,
                     shape: Shape::Plain,
@@ -312,6 +320,9 @@ impl ApiServer {
             }
         }
         response = Form::accepted(call.headers).answer(response);
+        if crate::pretty::is_wanted(call.headers, call.query) {
+            crate::pretty::indent(&mut response);
+        }
         crate::compress::compress(call.headers, &mut response);
         Ok(response)
     }

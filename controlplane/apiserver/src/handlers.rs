@@ -100,7 +100,10 @@ async fn put(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Response<Body>,
     let object = writes::decode_body(call, call.kind(), body, &options)?;
     let kind = call.kind();
     if object.meta().name.as_deref().unwrap_or_default().is_empty() {
-        return Err(ApiError::bad_request("name must be provided"));
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            call.path.name
+        )));
     }
     let exists = || call.api.store.get(&call.served.key(&call.path.namespace, &call.path.name)).is_some();
     if part == Part::Spec && kind.info.create_on_update && !exists() {

@@ -20,6 +20,7 @@ mod nodes;
 mod options;
 pub mod pki;
 mod pods;
+mod pretty;
 mod registry;
 mod render;
 mod request;

@@ -66,9 +66,7 @@ pub(crate) fn fill_new(
 /// It is another.
 pub(crate) fn place(kind: &Kind, namespace: &str, meta: &mut ObjectMeta) -> Result<(), ApiError> {
     if !kind.namespaced() {
-        if meta.namespace.as_deref().is_some_and(|ns| !ns.is_empty()) {
-            return Err(ApiError::bad_request("namespace is not allowed on this type: the object is cluster-scoped"));
-        }
+        // A namespace on what has none is dropped without a word (`EnsureObjectNamespaceMatchesRequestNamespace`).
         meta.namespace = None;
         return Ok(());
     }

@@ -161,10 +161,46 @@ fn with_managed(mut text: Vec<u8>, managed: Option<&[u8]>) -> Vec<u8> {
 /// # Errors
 /// The text is no object of the kind.
 pub(crate) fn decode_client(kind: &Kind, json: &[u8]) -> Result<Decoded, ApiError> {
-    kind.decode(json).map_err(|e| {
-        let (name, version) = (kind.kind, kind.version);
-        ApiError::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {e}"))
-    })
+    kind.decode(json).map_err(|e| ApiError::bad_request(refusal(kind, json, &e)))
+}
+
+/// Why a body is no object of the kind, in the words of `transformDecodeError`.
+fn refusal(kind: &Kind, json: &[u8], error: &DecodeError) -> String {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct TypeMeta {
+        api_version: String,
+        kind: String,
+    }
+    let name = kind.kind;
+    let Ok(given) = serde_json::from_slice::<TypeMeta>(json) else {
+        let json_error = serde_json::from_slice::<serde::de::IgnoredAny>(json).err();
+        let why = json_error.map_or_else(|| error.to_string(), |e| e.to_string());
+        return format!(
+            "the object provided is unrecognized (must be of type {name}): couldn't get version/kind; json parse error: {why} ({})",
+            summary(json)
+        );
+    };
+    let version = given.api_version.rsplit('/').next().unwrap_or_default();
+    if given.kind.is_empty() || (given.kind == name && given.api_version == kind.api_version) {
+        return format!("{name} in version {:?} cannot be handled as a {name}: {error}", kind.version);
+    }
+    let why = if coracle_api::kinds::find_by_kind(&given.api_version, &given.kind).is_some() {
+        format!("converting ({version}.{}) to ({name}): unknown conversion", given.kind)
+    } else {
+        format!("no kind {:?} is registered for version {:?} in scheme", given.kind, given.api_version)
+    };
+    format!("{} in version {version:?} cannot be handled as a {name}: {why}", given.kind)
+}
+
+/// The beginning of a body that is no JSON, as hexadecimal digits (`summarizeData`).
+fn summary(body: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    if body.is_empty() {
+        return "<empty>".to_owned();
+    }
+    let shown: String = body.iter().take(SHOWN).map(|b| format!("{b:02x}")).collect();
+    if body.len() > SHOWN { format!("{shown} ...") } else { shown }
 }
 
 /// The object's JSON without its version and its managed fields, which have their place in the stored text.

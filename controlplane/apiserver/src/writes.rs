@@ -67,9 +67,6 @@ pub(crate) fn decode_body(
     body: &[u8],
     options: &WriteOptions,
 ) -> Result<Box<dyn Object>, ApiError> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Err(ApiError::bad_request("the request body is empty: an object is needed"));
-    }
     let decoded = decode_client(kind, body)?;
     let mut problems: Vec<String> =
         decoded.unknown_fields.iter().map(|field| format!("unknown field {field:?}")).collect();
@@ -213,6 +210,14 @@ where
 /// The version and the uid the client named must be those of the object. Says whether it named a version.
 fn check_preconditions(call: &Call<'_>, new: &dyn Object, old: &Stored) -> Result<bool, ApiError> {
     let resource = call.kind().resource();
+    if let Some(namespace) = new.meta().namespace.as_deref().filter(|ns| !ns.is_empty() && *ns != call.path.namespace)
+        && call.kind().namespaced()
+    {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
+            call.path.namespace
+        )));
+    }
     if let Some(name) = new.meta().name.as_deref().filter(|n| !n.is_empty() && *n != call.path.name) {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({})",

@@ -145,24 +145,24 @@ fn admit_removal(
     Ok(if waits { Vec::new() } else { effects.into_iter().filter(|op| op.key() != key).collect() })
 }
 
+/// The preconditions, in the words of `rest.BeforeDelete`, which names the kind and not the resource.
 fn check(call: &Call<'_>, name: &str, deletion: &Deletion, old: &Stored) -> Result<(), ApiError> {
-    let resource = call.kind().resource();
-    let meta = old.object().meta();
-    if let Some(uid) = &deletion.uid
-        && meta.uid.as_ref() != Some(uid)
-    {
-        let have = meta.uid.as_deref().unwrap_or_default();
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {have}");
-        return Err(ApiError::conflict(resource, name, &why));
+    let kind = call.kind();
+    let conflict = |why: String| {
+        let resource = coracle_api::status::ResourceName { group: kind.group, plural: kind.kind };
+        Err(ApiError::conflict(resource, name, &why))
+    };
+    let have = old.object().meta().uid.as_deref().unwrap_or_default();
+    if let Some(uid) = deletion.uid.as_deref().filter(|uid| *uid != have) {
+        return conflict(format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({have}). The object might have been deleted and then recreated"
+        ));
     }
     let have = old.entry.revision.to_string();
-    if let Some(version) = &deletion.resource_version
-        && *version != have
-    {
-        let why = format!(
-            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {have}"
-        );
-        return Err(ApiError::conflict(resource, name, &why));
+    if let Some(version) = deletion.resource_version.as_ref().filter(|version| **version != have) {
+        return conflict(format!(
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({have}). The object might have been modified"
+        ));
     }
     Ok(())
 }

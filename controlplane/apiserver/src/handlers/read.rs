@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use coracle_api::ApiError;
+use coracle_api::status::Reason;
 use coracle_store::{Entry, ListRange, Listing, Revision, StoreError};
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -32,9 +33,13 @@ pub(crate) fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
 #[derive(Debug, Serialize, Deserialize)]
 struct Continue {
     v: String,
-    rv: u64,
+    /// The version of the first page, so that all show one state; -1 for a list that goes on with the present.
+    rv: i64,
     start: String,
 }
+
+/// As `handleCompactedErrorForPaging` says it.
+const TOO_OLD_TO_CONTINUE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 
 const CONTINUE_VERSION: &str = "meta.k8s.io/v1";
 
@@ -45,11 +50,17 @@ impl Continue {
             .ok()
             .and_then(|json| serde_json::from_slice::<Self>(&json).ok())
             .filter(|c| c.v == CONTINUE_VERSION)
-            .ok_or_else(|| ApiError::bad_request("continue key is not valid"))
+            .ok_or_else(|| ApiError::bad_request("invalid continue token: continue key is not valid"))
     }
 
-    fn encode(revision: Revision, last: &str) -> String {
-        let token = Self { v: CONTINUE_VERSION.to_owned(), rv: revision.0, start: last.to_owned() };
+    /// The version to read at; `None` for the present.
+    fn revision(&self) -> Option<Revision> {
+        u64::try_from(self.rv).ok().map(Revision)
+    }
+
+    fn encode(revision: Option<Revision>, last: &str) -> String {
+        let rv = revision.and_then(|r| i64::try_from(r.0).ok()).unwrap_or(-1);
+        let token = Self { v: CONTINUE_VERSION.to_owned(), rv, start: last.to_owned() };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 }
@@ -58,9 +69,22 @@ impl Continue {
 pub(crate) async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let options = ListOptions::parse(call.query, false)?;
     let selection = Selection::parse(call)?;
-    let page = page(call, &options, &selection).await?;
+    let page = match page(call, &options, &selection).await {
+        Err(error) if error.reason == Reason::Expired && options.continue_token.is_some() => {
+            return expired(&error, &options);
+        }
+        other => other?,
+    };
     let pieces: VecDeque<Bytes> = render::list(call.kind(), &page.entries, &page.meta, call.shape, call.now)?;
     Ok(render::json(StatusCode::OK, Body::pieces(pieces)))
+}
+
+/// A token whose version is gone comes with one that goes on with the present, at the client's own risk.
+fn expired(error: &ApiError, options: &ListOptions) -> Result<Response<Body>, ApiError> {
+    let token = Continue::decode(options.continue_token.as_deref().unwrap_or_default())?;
+    let mut status = error.to_status();
+    status.metadata.continue_ = Some(Continue::encode(None, &token.start));
+    Ok(render::json(StatusCode::GONE, Body::full(render::to_bytes(&status)?)))
 }
 
 pub(crate) struct Page {
@@ -74,8 +98,9 @@ pub(crate) async fn page(call: &Call<'_>, options: &ListOptions, selection: &Sel
     let at = match (&options.continue_token, options.version_match, options.resource_version) {
         (Some(token), _, _) => {
             let token = Continue::decode(token)?;
+            let at = token.revision();
             range.start_after = Some(token.start);
-            Some(Revision(token.rv))
+            at
         }
         (None, Some(VersionMatch::Exact), Some(version)) => Some(Revision(version)),
         (None, _, Some(version)) if version > 0 => {
@@ -95,7 +120,7 @@ pub(crate) async fn page(call: &Call<'_>, options: &ListOptions, selection: &Sel
     };
     let more = listing.remaining > 0;
     let continue_token = match listing.entries.last() {
-        Some(last) if more => Some(Continue::encode(listing.revision, &last.key.name)),
+        Some(last) if more => Some(Continue::encode(Some(listing.revision), &last.key.name)),
         _ => None,
     };
     // Kubernetes does not count what selectors would leave.
@@ -114,9 +139,7 @@ async fn fetch(call: &Call<'_>, range: &ListRange, at: Option<Revision>) -> Resu
     match at {
         None => Ok(store.list(&call.served.collection, range)),
         Some(at) => store.list_at(&call.served.collection, range.clone(), at).await.map_err(|e| match e {
-            StoreError::Compacted { .. } if range.start_after.is_some() => ApiError::expired(
-                "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
-            ),
+            StoreError::Compacted { .. } if range.start_after.is_some() => ApiError::expired(TOO_OLD_TO_CONTINUE),
             StoreError::Compacted { .. } => {
                 ApiError::expired(format!("The resourceVersion for the provided list is too old: {at}"))
             }

@@ -32,12 +32,7 @@ impl Selection {
                 || (field == "metadata.namespace" && kind.namespaced())
                 || kind.info.selectable_fields.contains(&field);
             if !known {
-                return Err(ApiError::bad_request(format!(
-                    "Unable to find {:?} that match label selector {:?}, field selector {:?}: field label not supported: {field}",
-                    format!("{}, Resource={}", gv(kind), kind.info.plural),
-                    text("labelSelector"),
-                    text("fieldSelector"),
-                )));
+                return Err(unknown_field(kind, field));
             }
         }
         // The deprecated `/watch/.../name` path follows one object.
@@ -78,6 +73,11 @@ impl Selection {
     }
 }
 
-fn gv(kind: &Kind) -> String {
-    if kind.group.is_empty() { format!("/{}", kind.version) } else { format!("{}/{}", kind.group, kind.version) }
+/// The words of the kinds' own conversions, and of the one for kinds that have none.
+fn unknown_field(kind: &Kind, field: &str) -> ApiError {
+    ApiError::bad_request(if kind.info.selectable_fields.is_empty() {
+        format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    } else {
+        format!("field label not supported: {field}")
+    })
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use coracle_api::ApiError;
 use coracle_api::kind::Kind;
+use coracle_api::status::Reason;
 use coracle_store::{Entry, ListRange, Revision, StoreError, Watch, WatchEvent, WatchFrom};
 use futures::stream;
 use http::{Response, StatusCode, header};
@@ -40,7 +41,10 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let selection = Selection::parse(call)?;
     let guard = call.api.metrics.watch()?;
     let range = read::range(call);
-    let (initial, watch, started_at) = begin(call, &options, &range).await?;
+    let (initial, watch, started_at) = match begin(call, &options, &range).await {
+        Err(error) if error.reason == Reason::Expired => return Ok(ended(&error)),
+        other => other?,
+    };
     let seconds = options
         .timeout_seconds
         .unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT_SECONDS..MIN_TIMEOUT_SECONDS * 2));
@@ -66,6 +70,13 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let mut response = render::json(StatusCode::OK, Body::infallible(chunks));
     response.headers_mut().insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, private"));
     Ok(response)
+}
+
+/// A watch that cannot begin where it was asked to is a stream with this one event, since clients look for it there.
+fn ended(error: &ApiError) -> Response<Body> {
+    let mut out = BytesMut::new();
+    write_event(&mut out, "ERROR", &serde_json::to_vec(&error.to_status()).unwrap_or_default());
+    render::json(StatusCode::OK, Body::full(out.freeze()))
 }
 
 /// Where the watch starts: with the present objects as `ADDED`, or after a version.

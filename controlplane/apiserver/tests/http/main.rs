@@ -1,0 +1,9 @@
+//! The API server as its clients see it: requests go through its one door, over a store in memory.
+
+mod deletions;
+mod forms;
+mod harness;
+mod lists;
+mod managed;
+mod reviews;
+mod writes;

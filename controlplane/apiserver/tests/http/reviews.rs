@@ -1,0 +1,60 @@
+//! Who somebody is, and requests for certificates.
+
+use coracle_apiserver::auth::{MASTERS, User};
+use serde_json::{Value, json};
+
+use crate::harness::Server;
+
+#[tokio::test]
+async fn everybody_learns_who_they_are() {
+    let server = Server::start().await;
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let answer = server.ok("POST /apis/authentication.k8s.io/v1/selfsubjectreviews", review).await;
+    assert_eq!(
+        answer["status"]["userInfo"],
+        json!({"username": "admin", "groups": [MASTERS, "system:authenticated"]})
+    );
+}
+
+const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+
+fn request() -> Value {
+    let pem = "-----BEGIN CERTIFICATE REQUEST-----\nMA==\n-----END CERTIFICATE REQUEST-----\n";
+    use base64::Engine as _;
+    json!({
+        "metadata": {"name": "r"},
+        "spec": {
+            "request": base64::engine::general_purpose::STANDARD.encode(pem), "usages": ["client auth"],
+            "signerName": "example.com/signer", "username": "somebody else", "groups": [MASTERS],
+        },
+    })
+}
+
+#[tokio::test]
+async fn requests_for_certificates_are_approved_and_issued_apart() {
+    let server = Server::start().await;
+    let node = server.as_user(User::node("n"));
+    let made = node.ok(&format!("POST {REQUESTS}"), request()).await;
+    assert_eq!(made["spec"]["username"], "system:node:n");
+    assert_eq!(made["spec"]["groups"], json!(["system:nodes", "system:authenticated"]));
+    let forged = server.ok(&format!("PATCH {REQUESTS}/r"), json!({"spec": {"username": "root"}})).await;
+    assert_eq!(forged["spec"], made["spec"]);
+    let approved = json!([{"type": "Approved", "status": "True", "reason": "Fine"}]);
+    let line = format!("PATCH {REQUESTS}/r/status");
+    let why = "CertificateSigningRequest.certificates.k8s.io \"r\" is invalid: status.conditions: Forbidden: updates may not add a condition of type \"Approved\"";
+    server.refused(&line, json!({"status": {"conditions": approved}}), 422, "Invalid", why).await;
+    let line = format!("PATCH {REQUESTS}/r/approval");
+    let body = json!({"status": {"conditions": approved, "certificate": "YQ=="}});
+    assert_eq!(node.ask(&line, body.clone()).await.code, 403);
+    let done = server.ok(&line, body).await;
+    assert_eq!(done["status"].get("certificate"), None, "an approver issues nothing");
+    let condition = &done["status"]["conditions"][0];
+    assert_eq!(condition["lastUpdateTime"], "2026-01-01T00:00:00Z");
+    assert_eq!(condition["lastTransitionTime"], "2026-01-01T00:00:00Z");
+    let why = "CertificateSigningRequest.certificates.k8s.io \"r\" is invalid: status.conditions: Forbidden: updates may not remove a condition of type \"Approved\"";
+    let none = json!({"status": {"conditions": [{"type": "Approved", "$patch": "delete"}]}});
+    server.refused(&line, none, 422, "Invalid", why).await;
+    let issued = server.ok(&format!("PATCH {REQUESTS}/r/status"), json!({"status": {"certificate": "YQ=="}})).await;
+    assert_eq!(issued["status"]["certificate"], "YQ==");
+    assert_eq!(issued["status"]["conditions"], done["status"]["conditions"]);
+}
