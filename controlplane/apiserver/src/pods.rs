@@ -1,7 +1,7 @@
 //! The narrow subresources of a Pod: what a client may change through each, everything else kept as it is.
 
 use coracle_api::kind::{Object, Subresource};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 /// Leaves in `new` only what `subresource` may change, and takes the rest from `old`.
 pub(crate) fn keep_rest(subresource: Subresource, new: &mut dyn Object, old: &dyn Object) {
@@ -15,14 +15,14 @@ pub(crate) fn keep_rest(subresource: Subresource, new: &mut dyn Object, old: &dy
     match subresource {
         Subresource::EphemeralContainers => spec.ephemeral_containers.clone_from(&asked.ephemeral_containers),
         Subresource::Resize => {
-            let lists = [(&mut spec.containers, &asked.containers)];
-            for (have, want) in lists {
-                for container in have.iter_mut() {
-                    if let Some(asked) = want.iter().find(|c| c.name == container.name) {
-                        container.resources.clone_from(&asked.resources);
-                        container.resize_policy.clone_from(&asked.resize_policy);
-                    }
-                }
+            let inits = |spec: &PodSpec| spec.init_containers.as_ref().map_or(0, Vec::len);
+            // Containers that came or went stay as the client has them, for validation to name.
+            if spec.containers.len() != asked.containers.len() || inits(spec) != inits(asked) {
+                return;
+            }
+            take_resources(&mut spec.containers, &asked.containers);
+            if let (Some(have), Some(want)) = (&mut spec.init_containers, &asked.init_containers) {
+                take_resources(have, want);
             }
             spec.resources.clone_from(&asked.resources);
         }
@@ -30,5 +30,17 @@ pub(crate) fn keep_rest(subresource: Subresource, new: &mut dyn Object, old: &dy
     }
     if let Some(target) = new.as_any_mut().downcast_mut::<Pod>() {
         *target = pod;
+    }
+}
+
+/// Takes over what a resize is about. Containers under other names are taken as they are, for validation to name.
+fn take_resources(have: &mut Vec<Container>, want: &[Container]) {
+    if have.iter().zip(want).any(|(have, want)| have.name != want.name) {
+        *have = want.to_vec();
+        return;
+    }
+    for (have, want) in have.iter_mut().zip(want) {
+        have.resources.clone_from(&want.resources);
+        have.resize_policy.clone_from(&want.resize_policy);
     }
 }

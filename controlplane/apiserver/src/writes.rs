@@ -46,7 +46,7 @@ pub(crate) enum Part {
     Spec,
     /// The status.
     Status,
-    /// Whatever the subresource's handler changed; it has checked that itself.
+    /// What the subresource is about; its handler has put back the rest.
     Through(Subresource),
 }
 
@@ -276,7 +276,7 @@ fn validate_change(kind: &Kind, part: Part, new: &dyn Object, old: &dyn Object, 
             new.validate_update(old, &mut errors);
         }
         Part::Status => new.validate_status_update(old, &mut errors),
-        Part::Through(_) => {}
+        Part::Through(subresource) => new.validate_subresource_update(subresource, old, &mut errors),
     }
     if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(kind.group, kind.kind, name, &errors)) }
 }
