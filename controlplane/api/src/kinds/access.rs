@@ -1,5 +1,8 @@
 //! What the four kinds of role-based access share: the rules for rules, subjects and references, and the bindings' columns.
 
+#[cfg(test)]
+mod tests;
+
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 

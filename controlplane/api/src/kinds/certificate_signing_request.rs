@@ -6,7 +6,37 @@ use super::fields::{list, text};
 use super::meta::{age_cell, name_cell};
 use crate::kind::{Info, Resource, Subresource};
 use crate::table::{Cell, Column, human_duration};
-use crate::validation::{Errors, Path};
+use crate::validation::{Errors, Path, dns1123_label, dns1123_subdomain};
+
+const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
+const MAX_DOMAIN: usize = 253;
+/// Two domains and a label, with what separates them.
+const MAX_SIGNER: usize = 571;
+const USAGES: [&str; 23] = [
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
 
 impl Resource for CertificateSigningRequest {
     const INFO: Info = Info {
@@ -53,16 +83,12 @@ impl Resource for CertificateSigningRequest {
                 "PEM block type must be CERTIFICATE REQUEST",
             );
         }
-        if list(&spec.usages).is_empty() {
-            errors.required(&at.child("usages"), "");
-        }
-        match spec.signer_name.split_once('/') {
-            _ if spec.signer_name.is_empty() => errors.required(&at.child("signerName"), ""),
-            Some((domain, path)) if domain.contains('.') && !path.is_empty() => {}
-            _ => {
-                let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-                errors.invalid(&at.child("signerName"), &spec.signer_name, why);
-            }
+        validate_usages(list(&spec.usages), &at.child("usages"), errors);
+        if spec.signer_name == LEGACY_SIGNER {
+            let why = "the legacy signerName is not allowed via this API version";
+            errors.invalid(&at.child("signerName"), &spec.signer_name, why);
+        } else {
+            validate_signer(&spec.signer_name, &at.child("signerName"), errors);
         }
         if let Some(seconds) = spec.expiration_seconds.filter(|s| *s < 600) {
             let why = "may not specify a duration less than 600 seconds (10 minutes)";
@@ -100,5 +126,131 @@ impl Resource for CertificateSigningRequest {
             asked.unwrap_or_else(|| "<none>".to_owned()).into(),
             condition.into(),
         ]
+    }
+}
+
+/// What the certificate is for: known things, each once.
+fn validate_usages(usages: &[String], at: &Path<'_>, errors: &mut Errors) {
+    if usages.is_empty() {
+        errors.required(at, "");
+    }
+    for (i, usage) in usages.iter().enumerate().filter(|(_, usage)| !USAGES.contains(&usage.as_str())) {
+        errors.not_supported(&at.index(i), usage, &USAGES);
+    }
+    for (i, usage) in usages.iter().enumerate().filter(|(i, usage)| usages[..*i].contains(usage)) {
+        errors.duplicate(&at.index(i), usage);
+    }
+}
+
+/// The name of a signer: a domain, a slash, and a name of its own.
+fn validate_signer(name: &str, at: &Path<'_>, errors: &mut Errors) {
+    if name.is_empty() {
+        return errors.required(at, "");
+    }
+    let Some((domain, path)) = name.split_once('/').filter(|(_, path)| !path.contains('/')) else {
+        let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return errors.invalid(at, name, why);
+    };
+    if domain.len() > MAX_DOMAIN {
+        errors.too_long(at, MAX_DOMAIN);
+    }
+    validate_labels(domain, dns1123_label, at, errors);
+    if !domain.contains('.') {
+        errors.invalid(at, domain, "should be a domain with at least two segments separated by dots");
+    }
+    validate_labels(path, dns1123_subdomain, at, errors);
+    if name.len() > MAX_SIGNER {
+        errors.too_long(at, MAX_SIGNER);
+    }
+}
+
+/// Labels between dots. Of several that are wrong only the first is told.
+fn validate_labels(whole: &str, rule: fn(&str) -> Vec<String>, at: &Path<'_>, errors: &mut Errors) {
+    if let Some(label) = whole.split('.').find(|label| !rule(label).is_empty()) {
+        for why in rule(label) {
+            errors.invalid(at, whole, format!("validating label {label:?}: {why}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{expect, faults, row, with};
+
+    /// The beginning of a request in base64.
+    const REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0=";
+
+    fn request(spec: Value) -> Value {
+        let spec = with(json!({"request": REQUEST, "signerName": "example.com/a", "usages": ["any"]}), spec);
+        json!({"metadata": {"name": "r", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": spec})
+    }
+
+    #[test]
+    fn requests() {
+        let check =
+            |spec: Value, expected: &[&str]| expect(&faults::<CertificateSigningRequest>(request(spec)), expected);
+        check(json!({}), &[]);
+        check(
+            json!({"request": "QQ==", "usages": [], "signerName": "", "expirationSeconds": 599}),
+            &[
+                "spec.request: Invalid value: \"QQ==\": PEM block type must be CERTIFICATE REQUEST",
+                "spec.usages: Required value",
+                "spec.signerName: Required value",
+                "spec.expirationSeconds: Invalid value: 599: may not specify a duration less than 600 seconds (10 minutes)",
+            ],
+        );
+        check(
+            json!({"usages": ["any", "none", "any"]}),
+            &[
+                "spec.usages[1]: Unsupported value: \"none\": supported values: \"any\", \"cert sign\"",
+                "spec.usages[2]: Duplicate value: \"any\"",
+            ],
+        );
+        let signer = |name: &str, expected: &[&str]| check(json!({ "signerName": name }), expected);
+        signer("kubernetes.io/kubelet-serving", &[]);
+        signer(
+            "kubernetes.io/legacy-unknown",
+            &[
+                "spec.signerName: Invalid value: \"kubernetes.io/legacy-unknown\": the legacy signerName is not allowed via this API version",
+            ],
+        );
+        for name in ["a.b", "a.b/c/d"] {
+            let why = format!(
+                "spec.signerName: Invalid value: {name:?}: must be a fully qualified domain and path of the form 'example.com/signer-name'"
+            );
+            signer(name, &[&why]);
+        }
+        signer(
+            "A/B",
+            &[
+                "spec.signerName: Invalid value: \"A\": validating label \"A\": a lowercase RFC 1123 label",
+                "spec.signerName: Invalid value: \"A\": should be a domain with at least two segments separated by dots",
+                "spec.signerName: Invalid value: \"B\": validating label \"B\": a lowercase RFC 1123 subdomain",
+            ],
+        );
+        signer(
+            &format!("{}.b/c", vec!["a"; 127].join(".")),
+            &["spec.signerName: Too long: may not be more than 253 bytes"],
+        );
+    }
+
+    #[test]
+    fn rows() {
+        let check = |rest: Value, expected: &str| {
+            assert_eq!(row::<CertificateSigningRequest>(with(request(json!({"username": "u"})), rest)), expected);
+        };
+        check(json!({}), "r|5m|example.com/a|u|<none>|Pending");
+        let condition = |name: &str| json!({"type": name, "status": "True"});
+        check(
+            json!({"spec": {"expirationSeconds": 3600}, "status": {"conditions": [condition("Approved")], "certificate": "QQ=="}}),
+            "r|5m|example.com/a|u|60m|Approved,Issued",
+        );
+        check(
+            json!({"status": {"conditions": [condition("Denied"), condition("Failed")]}}),
+            "r|5m|example.com/a|u|<none>|Denied,Failed",
+        );
     }
 }

@@ -65,3 +65,48 @@ impl Resource for ConfigMap {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{expect, faults, row, update_faults, with};
+
+    #[test]
+    fn maps() {
+        let map = |rest: Value| {
+            with(
+                json!({"metadata": {"name": "m", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}}),
+                rest,
+            )
+        };
+        let check = |rest: Value, expected: &[&str]| expect(&faults::<ConfigMap>(map(rest)), expected);
+        check(json!({"data": {"a": "b"}, "binaryData": {"c": "eA=="}}), &[]);
+        check(
+            json!({"data": {"a": "b", "a/b": ""}, "binaryData": {"a": "", "..": ""}}),
+            &[
+                "data[a]: Invalid value: \"a\": duplicate of key present in binaryData",
+                "data[a/b]: Invalid value: \"a/b\": a valid config key must consist of",
+                "binaryData[..]: Invalid value: \"..\": must not be '..'",
+            ],
+        );
+        check(json!({"data": {"a": "x".repeat(MAX_DATA_BYTES)}}), &[]);
+        check(
+            json!({"data": {"a": "x".repeat(MAX_DATA_BYTES)}, "binaryData": {"b": "eA=="}}),
+            &[": Too long: may not be more than 1048576 bytes"],
+        );
+        let change = |old: Value, new: Value| update_faults::<ConfigMap>(map(old), map(new));
+        expect(&change(json!({"data": {"a": "b"}}), json!({"immutable": true})), &[]);
+        let why = "field is immutable when `immutable` is set";
+        expect(
+            &change(json!({"immutable": true}), json!({"data": {"a": "b"}, "binaryData": {"c": ""}})),
+            &[
+                &format!("immutable: Forbidden: {why}"),
+                &format!("data: Forbidden: {why}"),
+                &format!("binaryData: Forbidden: {why}"),
+            ],
+        );
+        assert_eq!(row::<ConfigMap>(map(json!({"data": {"a": ""}, "binaryData": {"b": ""}}))), "m|2|5m");
+    }
+}

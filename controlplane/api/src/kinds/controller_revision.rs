@@ -46,3 +46,35 @@ impl Resource for ControllerRevision {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{expect, faults, row, update_faults, with};
+
+    #[test]
+    fn revisions() {
+        let revision = |rest: Value| {
+            let meta = json!({"name": "r", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"});
+            with(json!({"metadata": meta, "data": {"a": 1}, "revision": 2}), rest)
+        };
+        let check = |rest: Value, expected: &[&str]| expect(&faults::<ControllerRevision>(revision(rest)), expected);
+        check(json!({}), &[]);
+        check(
+            json!({"data": null, "revision": -1}),
+            &[
+                "data: Required value: data is mandatory",
+                "revision: Invalid value: -1: must be greater than or equal to 0",
+            ],
+        );
+        let change = |rest: Value| update_faults::<ControllerRevision>(revision(json!({})), revision(rest));
+        expect(&change(json!({"revision": 3})), &[]);
+        expect(&change(json!({"data": {"a": 2}})), &["data: Invalid value: {\"a\":2}: field is immutable"]);
+        let line = |rest: Value| row::<ControllerRevision>(revision(rest));
+        assert_eq!(line(json!({})), "r|<none>|2|5m");
+        let owner = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true});
+        assert_eq!(line(json!({"metadata": {"ownerReferences": [owner]}})), "r|daemonset.apps/d|2|5m");
+    }
+}

@@ -100,3 +100,64 @@ impl Resource for CustomResourceDefinition {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{created, expect, faults, row, update_faults, with};
+
+    fn definition(rest: Value) -> Value {
+        let schema = json!({"openAPIV3Schema": {"type": "object"}});
+        let definition = json!({
+            "metadata": {"name": "widgets.example.com", "creationTimestamp": "2024-05-01T11:55:00Z"},
+            "spec": {
+                "group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
+            },
+        });
+        with(definition, rest)
+    }
+
+    #[test]
+    fn definitions() {
+        let made: CustomResourceDefinition = created(definition(json!({})));
+        assert_eq!(made.spec.names.singular.as_deref(), Some("widget"));
+        assert_eq!(made.spec.names.list_kind.as_deref(), Some("WidgetList"));
+        assert_eq!(made.spec.conversion.unwrap().strategy, "None");
+        let check =
+            |rest: Value, expected: &[&str]| expect(&faults::<CustomResourceDefinition>(definition(rest)), expected);
+        check(json!({}), &[]);
+        check(
+            json!({"spec": {"group": "local", "scope": "Everywhere", "names": {"plural": "W", "kind": "W-", "listKind": "W-", "shortNames": ["-"]}}}),
+            &[
+                "metadata.name: Invalid value: \"widgets.example.com\": must be spec.names.plural+\".\"+spec.group: \"W.local\"",
+                "spec.group: Invalid value: \"local\": should be a domain with at least one dot",
+                "spec.scope: Unsupported value: \"Everywhere\": supported values: \"Cluster\", \"Namespaced\"",
+                "spec.names.plural: Invalid value: \"W\": a DNS-1035 label",
+                "spec.names.singular: Invalid value: \"w-\": a DNS-1035 label",
+                "spec.names.kind: Invalid value: \"W-\": a DNS-1035 label",
+                "spec.names.listKind: Invalid value: \"W-\": kind and listKind may not be the same",
+                "spec.names.shortNames[0]: Invalid value: \"-\": a DNS-1035 label",
+            ],
+        );
+        check(
+            json!({"spec": {"versions": [{"name": "v1", "served": true, "storage": false}, {"name": "v1", "served": true, "storage": false}]}}),
+            &[
+                "spec.versions: Invalid value: [\"v1\",\"v1\"]: must have exactly one version marked as storage version",
+                "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required",
+                "spec.versions[1].name: Duplicate value: \"v1\"",
+                "spec.versions[1].schema.openAPIV3Schema: Required value: schemas are required",
+            ],
+        );
+        expect(
+            &update_faults::<CustomResourceDefinition>(
+                definition(json!({})),
+                definition(json!({"spec": {"scope": "Cluster"}})),
+            ),
+            &["spec.scope: Invalid value: \"Cluster\": field is immutable"],
+        );
+        assert_eq!(row::<CustomResourceDefinition>(definition(json!({}))), "widgets.example.com|2024-05-01T11:55:00Z");
+    }
+}

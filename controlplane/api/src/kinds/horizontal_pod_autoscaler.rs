@@ -354,3 +354,143 @@ fn target(spec: &MetricSpec, status: Option<&MetricStatus>) -> String {
 fn amount(quantity: Option<&Quantity>) -> &str {
     quantity.map_or("<unknown>", |q| q.0.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{created, expect, faults, row, status_faults, with};
+
+    fn autoscaler(spec: Value) -> Value {
+        let spec = with(json!({"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "maxReplicas": 3}), spec);
+        json!({"metadata": {"name": "h", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": spec})
+    }
+
+    #[test]
+    fn defaults() {
+        let made: HorizontalPodAutoscaler = created(autoscaler(json!({"behavior": {}})));
+        assert_eq!(
+            serde_json::to_value(&made.spec).unwrap(),
+            json!({
+                "scaleTargetRef": {"kind": "Deployment", "name": "d"}, "minReplicas": 1, "maxReplicas": 3,
+                "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}],
+                "behavior": {
+                    "scaleUp": {
+                        "selectPolicy": "Max", "stabilizationWindowSeconds": 0,
+                        "policies": [
+                            {"type": "Pods", "value": 4, "periodSeconds": 15},
+                            {"type": "Percent", "value": 100, "periodSeconds": 15},
+                        ],
+                    },
+                    "scaleDown": {"selectPolicy": "Max", "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]},
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn autoscalers() {
+        let check =
+            |spec: Value, expected: &[&str]| expect(&faults::<HorizontalPodAutoscaler>(autoscaler(spec)), expected);
+        check(json!({"minReplicas": 3}), &[]);
+        check(
+            json!({"scaleTargetRef": {"kind": "", "name": "a/b"}, "minReplicas": 0, "maxReplicas": -1}),
+            &[
+                "spec.minReplicas: Invalid value: 0: must be greater than or equal to 1",
+                "spec.maxReplicas: Invalid value: -1: must be greater than 0",
+                "spec.maxReplicas: Invalid value: -1: must be greater than or equal to `minReplicas`",
+                "spec.scaleTargetRef.kind: Required value",
+                "spec.scaleTargetRef.name: Invalid value: \"a/b\": may not contain '/'",
+            ],
+        );
+        let rules = json!({
+            "stabilizationWindowSeconds": 3601, "selectPolicy": "Some",
+            "policies": [{"type": "Nodes", "value": 0, "periodSeconds": 1801}, {"type": "Pods", "value": 1, "periodSeconds": 0}],
+        });
+        check(
+            json!({"behavior": {"scaleUp": rules, "scaleDown": {"policies": [], "stabilizationWindowSeconds": -1}}}),
+            &[
+                "spec.behavior.scaleUp.stabilizationWindowSeconds: Invalid value: 3601: must be less than or equal to 3600",
+                "spec.behavior.scaleUp.selectPolicy: Unsupported value: \"Some\": supported values: \"Disabled\", \"Max\", \"Min\"",
+                "spec.behavior.scaleUp.policies[0].type: Unsupported value: \"Nodes\": supported values: \"Percent\", \"Pods\"",
+                "spec.behavior.scaleUp.policies[0].value: Invalid value: 0: must be greater than zero",
+                "spec.behavior.scaleUp.policies[0].periodSeconds: Invalid value: 1801: must be less than or equal to 1800",
+                "spec.behavior.scaleUp.policies[1].periodSeconds: Invalid value: 0: must be greater than zero",
+                "spec.behavior.scaleDown.stabilizationWindowSeconds: Invalid value: -1: must be greater than or equal to zero",
+                "spec.behavior.scaleDown.policies: Required value: must specify at least one Policy",
+            ],
+        );
+    }
+
+    #[test]
+    fn metrics() {
+        let check = |metric: Value, expected: &[&str]| {
+            expect(&faults::<HorizontalPodAutoscaler>(autoscaler(json!({ "metrics": [metric] }))), expected);
+        };
+        check(json!({"type": ""}), &["spec.metrics[0].type: Required value: must specify a metric source type"]);
+        check(
+            json!({"type": "Weather"}),
+            &[
+                "spec.metrics[0].type: Unsupported value: \"Weather\": supported values: \"ContainerResource\", \"External\", \"Object\", \"Pods\", \"Resource\"",
+            ],
+        );
+        let cpu = |target: Value| json!({"name": "cpu", "target": target});
+        check(
+            json!({"type": "Pods", "resource": cpu(json!({"type": "Utilization", "averageUtilization": 1}))}),
+            &[
+                "spec.metrics[0].pods: Required value: must populate information for the given metric source",
+                "spec.metrics[0].resource: Forbidden: must populate the given metric source only",
+            ],
+        );
+        check(
+            json!({"type": "Resource", "resource": cpu(json!({"type": "Utilization", "averageUtilization": 0, "averageValue": "0"}))}),
+            &[
+                "spec.metrics[0].resource.target.averageUtilization: Invalid value: 0: must be greater than 0",
+                "spec.metrics[0].resource.target.averageValue: Invalid value: \"0\": must be positive",
+                "spec.metrics[0].resource.target.averageValue: Forbidden: may not set both a target raw value and a target utilization",
+            ],
+        );
+        check(
+            json!({"type": "Resource", "resource": {"name": "", "target": {"type": ""}}}),
+            &[
+                "spec.metrics[0].resource.name: Required value: must specify a resource name",
+                "spec.metrics[0].resource.target.type: Required value: must specify a metric target type",
+                "spec.metrics[0].resource.target.averageUtilization: Required value: must set either a target raw value or a target utilization",
+            ],
+        );
+    }
+
+    #[test]
+    fn status_and_rows() {
+        expect(
+            &status_faults::<HorizontalPodAutoscaler>(
+                autoscaler(json!({})),
+                json!({"currentReplicas": -1, "desiredReplicas": -1}),
+            ),
+            &[
+                "status.currentReplicas: Invalid value: -1: must be greater than or equal to 0",
+                "status.desiredReplicas: Invalid value: -1: must be greater than or equal to 0",
+            ],
+        );
+        let line = |spec: Value, status: Value| {
+            row::<HorizontalPodAutoscaler>(with(autoscaler(spec), json!({ "status": status })))
+        };
+        let fresh = json!({"desiredReplicas": 0});
+        assert_eq!(line(json!({}), fresh.clone()), "h|Deployment/d|<none>|<unset>|3|0|5m");
+        let cpu = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}});
+        assert_eq!(
+            line(json!({"minReplicas": 2, "metrics": [cpu.clone()]}), fresh),
+            "h|Deployment/d|cpu: <unknown>/80%|2|3|0|5m"
+        );
+        let current = json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 10}}});
+        let pods = json!({"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "5"}}});
+        assert_eq!(
+            line(
+                json!({"metrics": [cpu, pods.clone(), pods]}),
+                json!({"desiredReplicas": 2, "currentReplicas": 2, "currentMetrics": [current]})
+            ),
+            "h|Deployment/d|cpu: 10%/80%, <unknown>/5 + 1 more...|<unset>|3|2|5m"
+        );
+    }
+}

@@ -45,3 +45,26 @@ impl Resource for PodTemplate {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::testing::{expect, faults, row};
+
+    #[test]
+    fn templates() {
+        let template = |name: &str| {
+            let containers = json!([{"name": name, "image": "i"}, {"name": "b", "image": "j"}]);
+            json!({
+                "metadata": {"name": "t", "namespace": "n"},
+                "template": {"metadata": {"labels": {"k": "v", "l": "w"}}, "spec": {"containers": containers}},
+            })
+        };
+        expect(&faults::<PodTemplate>(template("a")), &[]);
+        expect(&faults::<PodTemplate>(template("b")), &["template.spec.containers[1].name: Duplicate value: \"b\""]);
+        assert_eq!(row::<PodTemplate>(template("a")), "t|a,b|i,j|k=v,l=w");
+        assert_eq!(row::<PodTemplate>(json!({"metadata": {"name": "t"}})), "t|||<none>");
+    }
+}

@@ -78,3 +78,62 @@ impl Resource for PriorityClass {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{created, expect, faults, row, update_faults, with};
+
+    #[test]
+    fn classes() {
+        let class = |rest: Value| {
+            with(json!({"metadata": {"name": "c", "creationTimestamp": "2024-05-01T11:55:00Z"}, "value": 1}), rest)
+        };
+        let made: PriorityClass = created(class(json!({})));
+        assert_eq!(made.preemption_policy.as_deref(), Some("PreemptLowerPriority"));
+        let check = |rest: Value, expected: &[&str]| expect(&faults::<PriorityClass>(class(rest)), expected);
+        check(json!({"value": 1_000_000_000}), &[]);
+        check(
+            json!({"value": 1_000_000_001, "preemptionPolicy": "Maybe"}),
+            &[
+                "value: Forbidden: maximum allowed value of a user defined priority is 1000000000",
+                "preemptionPolicy: Unsupported value: \"Maybe\": supported values: \"PreemptLowerPriority\", \"Never\"",
+            ],
+        );
+        let system = |name: &str, value: i32, global: bool, expected: &[&str]| {
+            check(json!({"metadata": {"name": name}, "value": value, "globalDefault": global}), expected);
+        };
+        system("system-node-critical", 2_000_001_000, false, &[]);
+        let reserved = |why: &str| {
+            format!(
+                "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. error: {why}"
+            )
+        };
+        system("system-x", 1, false, &[&reserved("system-x is not a known system priority class")]);
+        system(
+            "system-cluster-critical",
+            1,
+            false,
+            &[&reserved("value of system-cluster-critical PriorityClass must be 2000000000")],
+        );
+        system(
+            "system-cluster-critical",
+            2_000_000_000,
+            true,
+            &[&reserved("globalDefault of system-cluster-critical PriorityClass must be false")],
+        );
+        expect(
+            &update_faults::<PriorityClass>(
+                class(json!({})),
+                class(json!({"value": 2, "preemptionPolicy": "Never", "globalDefault": true})),
+            ),
+            &[
+                "value: Forbidden: may not be changed in an update.",
+                "preemptionPolicy: Invalid value: \"Never\": field is immutable",
+            ],
+        );
+        assert_eq!(row::<PriorityClass>(class(json!({"preemptionPolicy": "Never"}))), "c|1|false|5m|Never");
+    }
+}

@@ -179,3 +179,80 @@ fn validate_amounts(amounts: Option<&ResourceList>, at: &Path<'_>, errors: &mut 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{created, expect, faults, row, status_faults, update_faults, with};
+
+    fn quota(spec: Value) -> Value {
+        json!({"metadata": {"name": "q", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "spec": spec})
+    }
+
+    #[test]
+    fn quotas() {
+        let made: ResourceQuota = created(quota(json!({"hard": {"cpu": "1000m"}})));
+        assert_eq!(made.spec.unwrap().hard.unwrap()["cpu"].0, "1");
+        let check = |spec: Value, expected: &[&str]| expect(&faults::<ResourceQuota>(quota(spec)), expected);
+        check(json!({"hard": {"cpu": "1", "pods": "2", "requests.hugepages-2Mi": "1", "example.com/gpu": "1"}}), &[]);
+        check(
+            json!({"hard": {"chairs": "1", "cpu": "-1", "pods": "500m"}}),
+            &[
+                "spec.hard[chairs]: Invalid value: \"chairs\": must be a standard resource for quota",
+                "spec.hard[cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
+                "spec.hard[pods]: Invalid value: \"500m\": must be an integer",
+            ],
+        );
+        check(
+            json!({"scopes": ["Sometimes", "BestEffort", "NotBestEffort"]}),
+            &[
+                "spec.scopes: Invalid value: [\"Sometimes\",\"BestEffort\",\"NotBestEffort\"]: unsupported scope",
+                "spec.scopes: Invalid value: [\"Sometimes\",\"BestEffort\",\"NotBestEffort\"]: conflicting scopes",
+            ],
+        );
+        let selector = |scope: &str, operator: &str, values: Value| json!({"scopeSelector": {"matchExpressions": [{"scopeName": scope, "operator": operator, "values": values}]}});
+        check(selector("PriorityClass", "In", json!(["a"])), &[]);
+        check(
+            selector("Sometimes", "In", json!([])),
+            &[
+                "spec.scopeSelector.matchExpressions.scopeName: Invalid value: \"Sometimes\": unsupported scope",
+                "spec.scopeSelector.matchExpressions.values: Required value: must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+            ],
+        );
+        check(
+            selector("PriorityClass", "Exists", json!(["a"])),
+            &[
+                "spec.scopeSelector.matchExpressions.values: Invalid value: [\"a\"]: must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
+            ],
+        );
+        check(
+            selector("PriorityClass", "Is", json!([])),
+            &["spec.scopeSelector.matchExpressions.operator: Invalid value: \"Is\": not a valid selector operator"],
+        );
+        expect(
+            &update_faults::<ResourceQuota>(quota(json!({})), quota(json!({"scopes": ["BestEffort"]}))),
+            &["spec.scopes: Invalid value: [\"BestEffort\"]: field is immutable"],
+        );
+    }
+
+    #[test]
+    fn status_and_rows() {
+        expect(
+            &status_faults::<ResourceQuota>(quota(json!({})), json!({"hard": {"cpu": "-1"}, "used": {"pods": "500m"}})),
+            &[
+                "status.hard[cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
+                "status.used[pods]: Invalid value: \"500m\": must be an integer",
+            ],
+        );
+        let line = |status: Value| row::<ResourceQuota>(with(quota(json!({})), json!({ "status": status })));
+        assert_eq!(line(json!({})), "q|||5m");
+        assert_eq!(
+            line(json!({
+                "hard": {"limits.cpu": "2", "pods": "3", "requests.cpu": "1", "limitsx": "4"}, "used": {"limits.cpu": "1", "pods": "2"},
+            })),
+            "q|limitsx: 0/4, pods: 2/3, requests.cpu: 0/1|limits.cpu: 1/2|5m"
+        );
+    }
+}

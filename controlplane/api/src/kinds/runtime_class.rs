@@ -55,3 +55,33 @@ impl Resource for RuntimeClass {
         vec![name_cell(&self.metadata), self.handler.clone().into(), age_cell(&self.metadata, now)]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{expect, faults, row, update_faults, with};
+
+    #[test]
+    fn classes() {
+        let class = |rest: Value| {
+            with(json!({"metadata": {"name": "c", "creationTimestamp": "2024-05-01T11:55:00Z"}, "handler": "h"}), rest)
+        };
+        let check = |rest: Value, expected: &[&str]| expect(&faults::<RuntimeClass>(class(rest)), expected);
+        check(json!({"overhead": {"podFixed": {"cpu": "1"}}, "scheduling": {"nodeSelector": {"a": "b"}}}), &[]);
+        check(
+            json!({"handler": "H", "overhead": {"podFixed": {"cpu": "-1"}}, "scheduling": {"nodeSelector": {"-": "b"}}}),
+            &[
+                "handler: Invalid value: \"H\": a lowercase RFC 1123 label",
+                "overhead.podFixed[cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
+                "scheduling.nodeSelector: Invalid value: \"-\"",
+            ],
+        );
+        expect(
+            &update_faults::<RuntimeClass>(class(json!({})), class(json!({"handler": "i"}))),
+            &["handler: Invalid value: \"i\": field is immutable"],
+        );
+        assert_eq!(row::<RuntimeClass>(class(json!({}))), "c|h|5m");
+    }
+}

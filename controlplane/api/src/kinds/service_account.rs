@@ -42,3 +42,22 @@ fn keep_names(account: &mut ServiceAccount) {
         *secret = ObjectReference { name: secret.name.take(), ..Default::default() };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::testing::{created, row};
+
+    #[test]
+    fn secrets_are_names() {
+        let account = json!({
+            "metadata": {"name": "a", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"},
+            "secrets": [{"name": "s", "namespace": "m", "kind": "Secret"}],
+        });
+        let made: ServiceAccount = created(account.clone());
+        assert_eq!(serde_json::to_value(&made.secrets).unwrap(), json!([{"name": "s"}]));
+        assert_eq!(row::<ServiceAccount>(account), "a|1|5m");
+    }
+}
