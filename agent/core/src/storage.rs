@@ -126,7 +126,10 @@ mod tests {
     fn more_than_a_pod_may_use_is_named() {
         let volume =
             |limit: &str, medium: &str| json!({"name": "cache", "emptyDir": {"sizeLimit": limit, "medium": medium}});
-        let spec = |volume: Value, limits: Value| json!({"volumes": [volume], "containers": [{"name": "a", "resources": {"limits": limits}}, {"name": "b"}]});
+        let spec = |volume: Value, limits: Value| {
+            let containers = json!([{"name": "a", "resources": {"limits": limits}}, {"name": "b"}]);
+            json!({"volumes": [volume], "containers": containers})
+        };
         let mib = 1 << 20;
         check(spec(volume("1Mi", ""), json!({})), &[("cache", mib)], &[], None);
         let over = "Usage of EmptyDir volume \"cache\" exceeds the limit \"1Mi\". ";

@@ -136,13 +136,7 @@ impl Node {
     /// Opens the agent's records and runtimes. Nothing runs before [`Node::run`]; `stop` ends what runs then.
     pub async fn open(mut config: NodeConfig, stop: CancellationToken) -> Result<Self, NodeError> {
         let data_dir = config.data_dir.clone();
-        raise_file_limit();
-        let log_root = config.log_root.clone().unwrap_or_else(|| data_dir.join("logs"));
-        let (pods_dir, staging) = (data_dir.join("pods"), data_dir.join("incoming"));
-        for dir in [&data_dir, &pods_dir, &staging] {
-            fs::create_dir_all(dir).map_err(directory(dir))?;
-        }
-        let logs = LogFiles::open(&log_root).map_err(directory(&log_root))?;
+        let (pods_dir, staging, logs) = directories(&config)?;
         let log_dir = logs.pods_dir().to_owned();
         let socket = data_dir.join("agent.sock");
         let listener = socket::listen(&socket).map_err(directory(&socket))?;
@@ -250,6 +244,18 @@ fn leftovers(pods_dir: &Path, recorded: &[Pod]) -> std::io::Result<HashSet<Strin
         uids.insert(entry?.file_name().to_string_lossy().into_owned());
     }
     Ok(uids)
+}
+
+/// Makes the directories of pods and of incoming images, and opens that of logs.
+fn directories(config: &NodeConfig) -> Result<(PathBuf, PathBuf, LogFiles), NodeError> {
+    let data_dir = &config.data_dir;
+    let (pods_dir, staging) = (data_dir.join("pods"), data_dir.join("incoming"));
+    for dir in [data_dir, &pods_dir, &staging] {
+        fs::create_dir_all(dir).map_err(directory(dir))?;
+    }
+    let log_root = config.log_root.clone().unwrap_or_else(|| data_dir.join("logs"));
+    let logs = LogFiles::open(&log_root).map_err(directory(&log_root))?;
+    Ok((pods_dir, staging, logs))
 }
 
 fn facts(

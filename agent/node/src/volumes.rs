@@ -38,6 +38,9 @@ const TOKEN_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 /// What a pod's group may do with files that are ours to replace (`pkg/volume`, `SetVolumeOwnership`).
 const GROUP_READ: u32 = 0o440;
 
+/// Volumes that are used as they were left are brought up to date after this, and again until the control plane answers.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+
 /// Makes and removes volumes.
 #[derive(Clone)]
 pub(crate) struct Volumes {
@@ -54,6 +57,14 @@ struct HeldToken {
     renew_at: Timestamp,
 }
 
+/// Why a volume was not made.
+enum Failed {
+    /// The control plane cannot be asked.
+    Away(String),
+    /// It cannot be made as it is declared, or not on this disk.
+    Wrong(String),
+}
+
 /// What a mount came to.
 pub(crate) struct Mounted {
     pub(crate) result: MountResult,
@@ -66,21 +77,20 @@ impl Volumes {
         Self { client, lookup, pods_dir, tokens: Arc::default() }
     }
 
-    /// Makes all volumes of a pod, or brings them up to date. Safe to repeat.
+    /// Makes all volumes of a pod, or brings them up to date. Safe to repeat. While the control plane is away, files that are
+    /// on disk from before stay as they are.
     pub(crate) async fn mount(&self, pod: &Pod, facts: &NodeFacts, ips: &[std::net::IpAddr]) -> Mounted {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         let (mut paths, mut failures, mut renew_at) = (BTreeMap::new(), Vec::new(), None);
-        let sources = match self.lookup.find(namespace, &volume::references(pod)).await {
-            Ok(sources) => sources,
-            Err(error) => {
-                let failure =
-                    |volume: &Volume| MountFailure { volume: volume.name.clone(), message: error.to_string() };
-                return Mounted { result: Err(volumes.iter().map(failure).collect()), renew_at };
-            }
-        };
+        let sources = self.lookup.find(namespace, &volume::references(pod)).await;
         for volume in volumes {
-            match self.one(pod, volume, &sources, facts, ips).await {
+            let made = match &sources {
+                Ok(sources) => self.one(pod, volume, sources, facts, ips).await,
+                Err(error) if is_generated(volume) => Err(Failed::Away(error.to_string())),
+                Err(_) => self.one(pod, volume, &Sources::default(), facts, ips).await,
+            };
+            match made.or_else(|failed| self.kept(pod, volume, failed)) {
                 Ok((path, renew)) => {
                     paths.insert(volume.name.clone(), path);
                     renew_at = [renew_at, renew].into_iter().flatten().min();
@@ -90,6 +100,19 @@ impl Volumes {
         }
         let result = if failures.is_empty() { Ok(paths) } else { Err(failures) };
         Mounted { result, renew_at }
+    }
+
+    /// What an earlier mount left, where the control plane cannot be asked for something newer.
+    fn kept(&self, pod: &Pod, volume: &Volume, failed: Failed) -> Result<(PathBuf, Option<Timestamp>), String> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let dir = self.pods_dir.join(uid).join("volumes").join(&volume.name);
+        match failed {
+            Failed::Away(why) if writer::is_there(&dir) => {
+                tracing::debug!(why, dir = %dir.display(), "a volume is used as it was left");
+                Ok((dir, Some(Timestamp::now() + TRY_AGAIN)))
+            }
+            Failed::Away(message) | Failed::Wrong(message) => Err(message),
+        }
     }
 
     /// Removes a pod's directory. Host paths are not in it.
@@ -134,23 +157,23 @@ impl Volumes {
         sources: &Sources,
         facts: &NodeFacts,
         ips: &[std::net::IpAddr],
-    ) -> Result<(PathBuf, Option<Timestamp>), String> {
+    ) -> Result<(PathBuf, Option<Timestamp>), Failed> {
         let around = Surroundings { pod_ips: ips, host_ips: &facts.ips, allocatable: &facts.allocatable };
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let dir = self.pods_dir.join(uid).join("volumes").join(&volume.name);
-        let plan = volume::plan(pod, volume, sources, &around)?;
+        let plan = volume::plan(pod, volume, sources, &around).map_err(Failed::Wrong)?;
         let group = fs_group(pod);
         let mut renew_at = None;
         let files = match plan {
             Plan::EmptyDir { memory, size_limit_bytes } => {
                 let limit = size_limit_bytes.and_then(|bytes| u64::try_from(bytes).ok());
                 let medium = if memory { Medium::Memory(limit) } else { Medium::Disk };
-                return blocking(move || empty_dir::make(&dir, medium, group).map(|()| dir))
-                    .await
-                    .map(|dir| (dir, None));
+                let made = blocking(move || empty_dir::make(&dir, medium, group).map(|()| dir));
+                return made.await.map(|dir| (dir, None)).map_err(Failed::Wrong);
             }
             Plan::HostPath { path, kind } => {
-                return blocking(move || host_path(Path::new(&path), kind)).await.map(|path| (path, None));
+                let found = blocking(move || host_path(Path::new(&path), kind));
+                return found.await.map(|path| (path, None)).map_err(Failed::Wrong);
             }
             Plan::Files(Files { mut files, tokens }) => {
                 for token in tokens {
@@ -166,11 +189,12 @@ impl Volumes {
                 files
             }
         };
-        let dir = blocking(move || writer::replace(&dir, &files, group).map(|()| dir)).await?;
+        let replaced = blocking(move || writer::replace(&dir, &files, group).map(|()| dir));
+        let dir = replaced.await.map_err(Failed::Wrong)?;
         Ok((dir, renew_at))
     }
 
-    async fn token(&self, pod: &Pod, uid: &str, token: &Token) -> Result<HeldToken, String> {
+    async fn token(&self, pod: &Pod, uid: &str, token: &Token) -> Result<HeldToken, Failed> {
         let key = (uid.to_owned(), token.clone());
         let now = Timestamp::now();
         if let Some(held) = self.tokens.lock().get(&key).filter(|held| held.renew_at > now) {
@@ -186,16 +210,19 @@ impl Volumes {
                 "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": uid},
             },
         }))
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| Failed::Wrong(error.to_string()))?;
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
-        let failed = |error: kube::Error| format!("failed to fetch token: {error}");
-        let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.map_err(failed)?;
-        let status = answer.status.ok_or("failed to fetch token: the answer has no status")?;
-        let (Some(text), Some(expires)) = (status.token, status.expiration_timestamp) else {
-            return Err("failed to fetch token: the answer holds none".to_owned());
+        let failed = |error: kube::Error| match error {
+            kube::Error::Api(status) => Failed::Wrong(format!("failed to fetch token: {}", status.message)),
+            error => Failed::Away(format!("failed to fetch token: {error}")),
         };
-        let life = Duration::try_from(expires.0.duration_since(now)).unwrap_or_default();
-        let renew_at = now + (life * 4 / 5).min(TOKEN_MAX_AGE);
+        let none = || Failed::Wrong("failed to fetch token: the answer holds none".to_owned());
+        let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.map_err(failed)?;
+        let status = answer.status.ok_or_else(none)?;
+        let (Some(text), Some(expires)) = (status.token, status.expiration_timestamp) else {
+            return Err(none());
+        };
+        let renew_at = renewal(now, expires.0);
         let held = HeldToken { text, renew_at };
         self.tokens.lock().insert(key, held.clone());
         Ok(held)
@@ -207,6 +234,20 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// When a token that was given at `now` is asked for anew: when four fifths of its life are over, and once a day.
+fn renewal(now: Timestamp, expires: Timestamp) -> Timestamp {
+    let life = Duration::try_from(expires.duration_since(now)).unwrap_or_default();
+    now + (life * 4 / 5).min(TOKEN_MAX_AGE)
+}
+
+/// Whether a volume's files come from the API.
+fn is_generated(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
 }
 
 /// `fsGroup` of a pod.
@@ -258,6 +299,20 @@ fn host_path(path: &Path, kind: HostPathKind) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_renewed_after_four_fifths_of_their_life_and_once_a_day() {
+        let check = |life: i64, renewed_after: i64| {
+            let start = Timestamp::from_second(1_000_000).unwrap();
+            let renewed = renewal(start, start + jiff::SignedDuration::from_secs(life));
+            assert_eq!(renewed, start + jiff::SignedDuration::from_secs(renewed_after));
+        };
+        check(3600, 2880);
+        check(600, 480);
+        check(30 * 86_400, 86_400);
+        // An answer that is over already is asked for again at once, not in the past.
+        check(-5, 0);
+    }
 
     #[test]
     fn every_type_of_host_path_is_told_from_the_others() {

@@ -48,6 +48,11 @@ pub(super) fn replace(dir: &Path, files: &BTreeMap<String, File>, group: Option<
     Ok(())
 }
 
+/// Whether files were put here before.
+pub(super) fn is_there(dir: &Path) -> bool {
+    dir.join(DATA).is_dir()
+}
+
 /// Links the first part of each path through `..data`, and drops links of what is no longer there.
 fn link_names(dir: &Path, files: &BTreeMap<String, File>) -> io::Result<()> {
     let wanted: BTreeSet<&str> = files.keys().filter_map(|path| path.split('/').next()).collect();
@@ -117,6 +122,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("v");
         replace(&dir, &files(&[("a", "1", 0o644), ("sub/b", "2", 0o400)]), None).unwrap();
+        assert!(is_there(&dir));
         let first = fs::read_link(dir.join(DATA)).unwrap();
         assert_eq!(fs::read_to_string(dir.join("sub/b")).unwrap(), "2");
         assert_eq!(fs::metadata(dir.join("sub/b")).unwrap().permissions().mode() & 0o777, 0o400);
