@@ -183,20 +183,12 @@ fn pick_best<R: Rng + ?Sized>(
         scorer.normalize(feasible, &mut scores);
         totals.iter_mut().zip(&scores).for_each(|(total, score)| *total += score * weight);
     }
-    let mut best = 0;
-    let mut equals = 1_u32;
-    for at in 1..totals.len() {
-        if totals[at] > totals[best] {
-            (best, equals) = (at, 1);
-        } else if totals[at] == totals[best] {
-            // Each of n equals is kept with a chance of 1/n.
-            equals += 1;
-            if rng.random_range(0..equals) == 0 {
-                best = at;
-            }
-        }
-    }
-    feasible[best]
+    let most = totals.iter().copied().max().unwrap_or_default();
+    let best = |(at, total): (usize, &i64)| (*total == most).then_some(feasible[at]);
+    // One throw of the dice for all: with many nodes alike, one for each would cost more than the scores.
+    let equals = totals.iter().filter(|total| **total == most).count();
+    let drawn = if equals > 1 { rng.random_range(0..equals) } else { 0 };
+    totals.iter().enumerate().filter_map(best).nth(drawn).unwrap_or(feasible[0])
 }
 
 #[cfg(test)]
