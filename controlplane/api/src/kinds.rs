@@ -46,6 +46,7 @@ mod pod_template;
 mod priority_class;
 mod priority_level_configuration;
 mod replica_set;
+mod replicas;
 mod replication_controller;
 mod resource_claim;
 mod resource_claim_template;

@@ -9,7 +9,7 @@ use super::{pod, workload};
 use crate::kind::{Info, Resource, Subresource};
 use crate::selector::Selector;
 use crate::table::{Cell, Column};
-use crate::validation::{Errors, IMMUTABLE, Path, json, validate_non_negative};
+use crate::validation::{Errors, Path, validate_non_negative};
 
 impl Resource for DaemonSet {
     const INFO: Info = Info {
@@ -92,10 +92,7 @@ impl Resource for DaemonSet {
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         let (Some(spec), Some(old)) = (&self.spec, &old.spec) else { return };
-        if spec.selector != old.selector {
-            let at = Path::new("spec");
-            errors.invalid(&at.child("selector"), json(&spec.selector), IMMUTABLE);
-        }
+        workload::validate_selector_kept(&spec.selector, &old.selector, errors);
     }
 
     fn validate_status_update(&self, old: &Self, errors: &mut Errors) {

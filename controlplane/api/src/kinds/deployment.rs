@@ -8,7 +8,7 @@ use super::meta::{age_cell, name_cell};
 use super::{pod, workload};
 use crate::kind::{Info, Resource, Subresource};
 use crate::table::{Cell, Column};
-use crate::validation::{Errors, IMMUTABLE, Path, json, validate_non_negative};
+use crate::validation::{Errors, Path, validate_non_negative};
 
 const WORDS: workload::Words = workload::Words {
     empty_selector: "empty selector is invalid for deployment",
@@ -97,10 +97,7 @@ impl Resource for Deployment {
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         let (Some(spec), Some(old)) = (&self.spec, &old.spec) else { return };
-        if spec.selector != old.selector {
-            let at = Path::new("spec");
-            errors.invalid(&at.child("selector"), json(&spec.selector), IMMUTABLE);
-        }
+        workload::validate_selector_kept(&spec.selector, &old.selector, errors);
     }
 
     fn validate_status_update(&self, old: &Self, errors: &mut Errors) {

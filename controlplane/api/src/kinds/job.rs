@@ -9,7 +9,7 @@ use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, PodFailurePolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::fields::{default_to, is_true, list, omit_empty, text};
-use super::meta::{age_cell, name_cell};
+use super::meta::{age_cell, name_cell, status_apart};
 use super::{pod, workload};
 use crate::kind::{Info, Resource, Subresource};
 use crate::selector::Selector;
@@ -74,13 +74,7 @@ impl Resource for Job {
         generate_selector(self);
     }
 
-    fn prepare_update(&mut self, old: &Self) {
-        self.status.clone_from(&old.status);
-    }
-
-    fn prepare_status_update(&mut self, old: &Self) {
-        self.spec.clone_from(&old.spec);
-    }
+    status_apart!();
 
     fn spec_changed(&self, old: &Self) -> bool {
         self.spec != old.spec

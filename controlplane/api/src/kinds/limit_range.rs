@@ -129,8 +129,10 @@ fn validate_item(item: &LimitRangeItem, at: &Path<'_>, errors: &mut Errors) {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::kinds::testing::{expect, faults, row};
 
     #[test]
     fn a_containers_defaults_follow_its_bounds() {
@@ -152,5 +154,42 @@ mod tests {
         validate_item(&item, &Path::new("limits"), &mut errors);
         let first = errors.iter().next().unwrap().to_string();
         assert_eq!(first, "limits.min[memory]: Invalid value: \"1Gi\": min value 1Gi is greater than max value 512Mi");
+    }
+
+    #[test]
+    fn ranges() {
+        let check = |limit: Value, expected: &[&str]| {
+            let range = json!({"metadata": {"name": "r", "namespace": "n"}, "spec": {"limits": [limit]}});
+            expect(&faults::<LimitRange>(range), expected);
+        };
+        check(
+            json!({"type": "Container", "max": {"cpu": "2"}, "min": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "2"}}),
+            &[],
+        );
+        check(
+            json!({"type": "Chair"}),
+            &["spec.limits[0].type: Invalid value: \"Chair\": must be a standard limit type or fully qualified"],
+        );
+        check(
+            json!({"type": "Pod", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "1"}}),
+            &[
+                "spec.limits[0].default: Forbidden: may not be specified when `type` is 'Pod'",
+                "spec.limits[0].defaultRequest: Forbidden: may not be specified when `type` is 'Pod'",
+            ],
+        );
+        check(
+            json!({"type": "PersistentVolumeClaim"}),
+            &[
+                "spec.limits[0].limits: Required value: either minimum or maximum storage value is required, but neither was provided",
+            ],
+        );
+        check(
+            json!({"type": "Pod", "maxLimitRequestRatio": {"cpu": "500m"}}),
+            &["spec.limits[0].maxLimitRequestRatio[cpu]: Invalid value: \"500m\": ratio 500m is less than 1"],
+        );
+        let twice = json!({"spec": {"limits": [{"type": "Pod"}, {"type": "Pod"}]}});
+        expect(&faults::<LimitRange>(twice), &["spec.limits[1].type: Duplicate value: \"Pod\""]);
+        let range = json!({"metadata": {"name": "r", "creationTimestamp": "2024-05-01T11:55:00Z"}});
+        assert_eq!(row::<LimitRange>(range), "r|2024-05-01T11:55:00Z");
     }
 }

@@ -25,6 +25,19 @@ pub(crate) fn or_none(text: &str) -> String {
     if text.is_empty() { "<none>".to_owned() } else { text.to_owned() }
 }
 
+/// The status is written by its subresource alone, which writes nothing else.
+macro_rules! status_apart {
+    () => {
+        fn prepare_update(&mut self, old: &Self) {
+            self.status.clone_from(&old.status);
+        }
+        fn prepare_status_update(&mut self, old: &Self) {
+            self.spec.clone_from(&old.spec);
+        }
+    };
+}
+pub(crate) use status_apart;
+
 /// `spec` and `status` as most kinds treat them: a client sets the status by its subresource alone, and each change of the
 /// spec is a new generation.
 macro_rules! spec_and_status {
@@ -32,12 +45,7 @@ macro_rules! spec_and_status {
         fn prepare_create(&mut self) {
             self.status = Some(Default::default());
         }
-        fn prepare_update(&mut self, old: &Self) {
-            self.status.clone_from(&old.status);
-        }
-        fn prepare_status_update(&mut self, old: &Self) {
-            self.spec.clone_from(&old.spec);
-        }
+        $crate::kinds::meta::status_apart!();
         fn spec_changed(&self, old: &Self) -> bool {
             self.spec != old.spec
         }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Taint};
 
 use super::fields::{canonical_resources, is_true, list, omit_empty, text};
-use super::meta::{age_cell, name_cell};
+use super::meta::{age_cell, name_cell, status_apart};
 use super::pod::{validate_amount, validate_effect};
 use crate::kind::{Info, Resource, Subresource};
 use crate::table::{Cell, Column};
@@ -70,13 +70,7 @@ impl Resource for Node {
         self.status.get_or_insert_default();
     }
 
-    fn prepare_update(&mut self, old: &Self) {
-        self.status.clone_from(&old.status);
-    }
-
-    fn prepare_status_update(&mut self, old: &Self) {
-        self.spec.clone_from(&old.spec);
-    }
+    status_apart!();
 
     fn validate(&self, errors: &mut Errors) {
         let empty = NodeSpec::default();

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec, PersistentVolumeStatus};
 
 use super::fields::{canonical_resources, default_to, list, text};
-use super::meta::{age_cell, name_cell};
+use super::meta::{age_cell, name_cell, status_apart};
 use super::volume::{
     access_modes_text, storage_class, storage_text, validate_access_modes, validate_positive, validate_volume_mode,
 };
@@ -48,13 +48,7 @@ impl Resource for PersistentVolume {
         self.status = Some(PersistentVolumeStatus { phase: Some("Pending".to_owned()), ..Default::default() });
     }
 
-    fn prepare_update(&mut self, old: &Self) {
-        self.status.clone_from(&old.status);
-    }
-
-    fn prepare_status_update(&mut self, old: &Self) {
-        self.spec.clone_from(&old.spec);
-    }
+    status_apart!();
 
     fn validate(&self, errors: &mut Errors) {
         let empty = Default::default();

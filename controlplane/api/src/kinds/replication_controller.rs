@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 
-use k8s_openapi::api::core::v1::{ReplicationController, ReplicationControllerSpec, ReplicationControllerStatus};
+use k8s_openapi::api::core::v1::{ReplicationController, ReplicationControllerSpec};
 
 use super::fields::omit_empty;
-use super::meta::{age_cell, name_cell, spec_and_status};
-use super::{pod, workload};
+use super::meta::spec_and_status;
+use super::replicas::Counts;
+use super::{pod, replicas, workload};
 use crate::kind::{Info, Resource, Subresource};
 use crate::selector::Selector;
-use crate::table::{Cell, Column};
+use crate::table::Cell;
 use crate::validation::{Errors, Path, validate_non_negative};
 
 impl Resource for ReplicationController {
@@ -18,19 +19,9 @@ impl Resource for ReplicationController {
         categories: &["all"],
         subresources: &[Subresource::Status, Subresource::Scale],
         selectable_fields: &["status.replicas"],
-        columns: &[
-            Column::NAME,
-            Column::integer("Desired", "Replicas is the number of desired pods."),
-            Column::integer("Current", "Replicas is the most recently observed number of non-terminating pods."),
-            Column::integer(
-                "Ready",
-                "The number of non-terminating pods targeted by this controller with a Ready Condition.",
-            ),
-            Column::AGE,
-            Column::text("Containers", "Names of each container in the template.").wide(),
-            Column::text("Images", "Images referenced by each container in the template.").wide(),
-            Column::text("Selector", "Selector is a label query over pods that should match the replica count.").wide(),
-        ],
+        columns: &replicas::columns(
+            "The number of non-terminating pods targeted by this controller with a Ready Condition.",
+        ),
         has_generation: true,
         ..Info::namespaced("replicationcontrollers", "replicationcontroller")
     };
@@ -76,15 +67,7 @@ impl Resource for ReplicationController {
     }
 
     fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
-        let Some(s) = &self.status else { return };
-        let at = Path::new("status");
-        validate_non_negative(s.observed_generation.unwrap_or_default(), &at.child("observedGeneration"), errors);
-        let parts = [
-            ("fullyLabeledReplicas", s.fully_labeled_replicas),
-            ("readyReplicas", s.ready_replicas),
-            ("availableReplicas", s.available_replicas),
-        ];
-        workload::validate_counts(s.replicas, &parts, &at, errors);
+        Counts::of(&self.status).validate(errors);
     }
 
     fn selectable_field(&self, name: &str) -> Cow<'_, str> {
@@ -95,21 +78,10 @@ impl Resource for ReplicationController {
     }
 
     fn row(&self, now: jiff::Timestamp) -> Vec<Cell> {
-        let (no_spec, no_status) = (ReplicationControllerSpec::default(), ReplicationControllerStatus::default());
-        let spec = self.spec.as_ref().unwrap_or(&no_spec);
-        let status = self.status.as_ref().unwrap_or(&no_status);
-        let empty = Default::default();
-        let template = spec.template.as_ref().unwrap_or(&empty);
-        vec![
-            name_cell(&self.metadata),
-            spec.replicas.unwrap_or_default().into(),
-            status.replicas.into(),
-            status.ready_replicas.unwrap_or_default().into(),
-            age_cell(&self.metadata, now),
-            workload::container_names(template).into(),
-            workload::container_images(template).into(),
-            workload::labels_text(spec.selector.as_ref()).into(),
-        ]
+        let spec = self.spec.as_ref();
+        let template = spec.and_then(|s| s.template.as_ref());
+        let selector = workload::labels_text(spec.and_then(|s| s.selector.as_ref()));
+        Counts::of(&self.status).row(&self.metadata, spec.and_then(|s| s.replicas), template, selector, now)
     }
 }
 

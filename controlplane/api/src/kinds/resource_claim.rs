@@ -11,7 +11,7 @@ use super::devices::{
     validate_tolerations, validate_uuid,
 };
 use super::fields::{list, text};
-use super::meta::{age_cell, name_cell};
+use super::meta::{age_cell, name_cell, status_apart};
 use super::pod::validate_node_selector;
 use super::volume::validate_driver;
 use crate::kind::{Info, Resource, Subresource};
@@ -47,13 +47,7 @@ impl Resource for ResourceClaim {
         self.status = Some(ResourceClaimStatus::default());
     }
 
-    fn prepare_update(&mut self, old: &Self) {
-        self.status.clone_from(&old.status);
-    }
-
-    fn prepare_status_update(&mut self, old: &Self) {
-        self.spec.clone_from(&old.spec);
-    }
+    status_apart!();
 
     fn validate_create(&self, errors: &mut Errors) {
         if let Some(claim) = &self.spec.devices {

@@ -96,3 +96,58 @@ impl Resource for SelfSubjectRulesReview {
         self.status = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds::testing::{created, expect, faults};
+
+    #[test]
+    fn questions() {
+        let whole = |spec: Value| json!({ "spec": spec });
+        let check = |spec: Value, expected: &[&str]| expect(&faults::<SubjectAccessReview>(whole(spec)), expected);
+        check(json!({"user": "u", "resourceAttributes": {}}), &[]);
+        check(json!({"groups": ["g"], "nonResourceAttributes": {}}), &[]);
+        check(
+            json!({}),
+            &[
+                "spec.resourceAttributes: Invalid value: \"\": exactly one of nonResourceAttributes or resourceAttributes must be specified",
+                "spec.user: Invalid value: \"\": at least one of user or group must be specified",
+            ],
+        );
+        check(
+            json!({"user": "u", "resourceAttributes": {}, "nonResourceAttributes": {}}),
+            &[
+                "spec.nonResourceAttributes: Invalid value: \"\": cannot be specified in combination with resourceAttributes",
+            ],
+        );
+        let own = |spec: Value, expected: &[&str]| expect(&faults::<SelfSubjectAccessReview>(whole(spec)), expected);
+        own(json!({"nonResourceAttributes": {}}), &[]);
+        own(json!({}), &["spec.resourceAttributes: Invalid value: \"\": exactly one of"]);
+        let local = |spec: Value, expected: &[&str]| {
+            let review = json!({"metadata": {"namespace": "n"}, "spec": spec});
+            expect(&faults::<LocalSubjectAccessReview>(review), expected);
+        };
+        local(json!({"user": "u", "resourceAttributes": {"namespace": "n"}}), &[]);
+        local(
+            json!({"user": "u", "resourceAttributes": {"namespace": "m"}}),
+            &["spec.resourceAttributes.namespace: Invalid value: \"m\": must match metadata.namespace"],
+        );
+        local(
+            json!({"user": "u", "nonResourceAttributes": {}}),
+            &["spec.nonResourceAttributes: Invalid value: \"\": disallowed on this kind of request"],
+        );
+    }
+
+    #[test]
+    fn answers_are_the_servers() {
+        let answered = json!({"spec": {"user": "u"}, "status": {"allowed": true}});
+        assert!(created::<SubjectAccessReview>(answered.clone()).status.is_none());
+        assert!(created::<LocalSubjectAccessReview>(answered.clone()).status.is_none());
+        assert!(created::<SelfSubjectAccessReview>(answered).status.is_none());
+        let rules = json!({"spec": {}, "status": {"incomplete": true, "resourceRules": [], "nonResourceRules": []}});
+        assert!(created::<SelfSubjectRulesReview>(rules).status.is_none());
+    }
+}

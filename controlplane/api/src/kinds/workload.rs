@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::fields::text;
 use super::pod;
 use crate::selector::Selector;
-use crate::validation::{Errors, Path, Shown, json, validate_label_selector, validate_non_negative};
+use crate::validation::{Errors, IMMUTABLE, Path, Shown, json, validate_label_selector, validate_non_negative};
 
 /// Names of the containers, separated by commas.
 pub(super) fn container_names(template: &PodTemplateSpec) -> String {
@@ -129,6 +129,14 @@ pub(super) fn validate_selector(selector: &LabelSelector, empty: &str, at: &Path
     let labels = selector.match_labels.as_ref().map_or(0, BTreeMap::len);
     if labels + selector.match_expressions.as_ref().map_or(0, Vec::len) == 0 {
         errors.invalid(at, json(selector), empty);
+    }
+}
+
+/// What a controller selects may not change.
+pub(super) fn validate_selector_kept(selector: &LabelSelector, old: &LabelSelector, errors: &mut Errors) {
+    if selector != old {
+        let at = Path::new("spec");
+        errors.invalid(&at.child("selector"), json(selector), IMMUTABLE);
     }
 }
 

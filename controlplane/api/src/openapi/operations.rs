@@ -1,7 +1,32 @@
 //! The operations of a kind: its paths, what each method takes and gives. Neither document's form is known here.
 
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
 use super::definitions::definition_name;
 use crate::kind::{Kind, Scope, Storage, Subresource};
+
+/// Everything below `paths` in the form of a document, and the names of the definitions it needs.
+pub(super) fn paths(
+    kinds: &[Kind],
+    item: fn(&str) -> Value,
+    render: fn(&Operation, &mut BTreeSet<String>) -> Value,
+) -> (Map<String, Value>, BTreeSet<String>) {
+    let mut roots: BTreeSet<String> = kinds.iter().map(|k| definition_name(k.group, k.version, k.kind)).collect();
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in kinds.iter().flat_map(of) {
+        let slot = paths.entry(operation.path.clone()).or_insert_with(|| item(&operation.path));
+        slot[operation.method] = render(&operation, &mut roots);
+    }
+    (paths, roots)
+}
+
+/// How clients say who they are, the same in both documents.
+pub(super) fn security() -> Value {
+    json!({"BearerToken": {"type": "apiKey", "description": "Bearer Token authentication",
+        "name": "authorization", "in": "header"}})
+}
 
 /// A query parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

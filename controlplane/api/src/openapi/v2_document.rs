@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::definitions::{REFERENCE, closure, definition_name};
 use super::operations::{self, Answer, Body, Operation, PRETTY, path_parameters};
@@ -11,21 +11,12 @@ use super::{VERSION, gvk_value};
 use crate::kind::Kind;
 
 pub(super) fn render(kinds: &[Kind]) -> Vec<u8> {
-    let mut roots = BTreeSet::new();
-    let mut paths: Map<String, Value> = Map::new();
-    for operation in kinds.iter().flat_map(operations::of) {
-        let slot = paths.entry(operation.path.clone()).or_insert_with(|| path_item(&operation.path));
-        slot[operation.method] = render_operation(&operation, &mut roots);
-    }
-    for kind in kinds {
-        roots.insert(definition_name(kind.group, kind.version, kind.kind));
-    }
+    let (paths, roots) = operations::paths(kinds, path_item, render_operation);
     let info = json!({"title": "Kubernetes", "version": VERSION});
     let mut out =
         format!(r#"{{"swagger":"2.0","info":{info},"paths":{},"definitions":"#, Value::Object(paths)).into_bytes();
     closure(roots, kinds, |_| {}, &mut out);
-    let security = json!({"BearerToken": {"type": "apiKey", "description": "Bearer Token authentication",
-        "name": "authorization", "in": "header"}});
+    let security = operations::security();
     out.extend_from_slice(
         format!(r#","securityDefinitions":{security},"security":[{{"BearerToken":[]}}]}}"#).as_bytes(),
     );

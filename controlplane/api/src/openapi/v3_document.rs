@@ -19,22 +19,13 @@ const PATCHES: [&str; 4] = [
 ];
 
 pub(super) fn render(kinds: &[Kind]) -> Vec<u8> {
-    let mut roots = BTreeSet::new();
-    let mut paths: Map<String, Value> = Map::new();
-    for operation in kinds.iter().flat_map(operations::of) {
-        let slot = paths.entry(operation.path.clone()).or_insert_with(|| path_item(&operation.path));
-        slot[operation.method] = render_operation(&operation, &mut roots);
-    }
-    for kind in kinds {
-        roots.insert(definition_name(kind.group, kind.version, kind.kind));
-    }
+    let (paths, roots) = operations::paths(kinds, path_item, render_operation);
     let info = json!({"title": "Kubernetes", "version": VERSION});
     let mut out =
         format!(r#"{{"openapi":"3.0.0","info":{info},"paths":{},"components":{{"schemas":"#, Value::Object(paths));
     let mut bytes = std::mem::take(&mut out).into_bytes();
     closure(roots, kinds, finish, &mut bytes);
-    let security = json!({"BearerToken": {"type": "apiKey", "description": "Bearer Token authentication",
-        "name": "authorization", "in": "header"}});
+    let security = operations::security();
     bytes.extend_from_slice(format!(r#","securitySchemes":{security}}}}}"#).as_bytes());
     bytes
 }
