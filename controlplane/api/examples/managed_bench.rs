@@ -16,7 +16,8 @@ const ROUNDS: u32 = 20_000;
 
 fn main() {
     let kind = |name| find_by_kind("v1", name).expect("a built-in kind");
-    let (made, running, later) = (text(&pod("Pending", "False", 1)), pod("Pending", "False", 1), pod("Running", "True", 2));
+    let (made, running, later) =
+        (text(&pod("Pending", "False", 1)), pod("Pending", "False", 1), pod("Running", "True", 2));
     report("encode a pod", made.len(), || black_box(serde_json::to_vec(&running)).map_or(0, |t| t.len()));
     let create = Case { kind: kind("Pod"), old: None, new: made.clone(), managed: None, part: None };
     report("create a pod", made.len(), || create.run());
@@ -89,7 +90,10 @@ fn report(case: &str, object_bytes: usize, mut run: impl FnMut() -> usize) {
         best = best.min(begun.elapsed().as_secs_f64() * 1e6 / f64::from(rounds));
     }
     let micros = (best * 100.0).round() / 100.0;
-    println!("{}", json!({"bench": "managed", "case": case, "object_bytes": object_bytes, "bytes": bytes, "micros": micros}));
+    println!(
+        "{}",
+        json!({"bench": "managed", "case": case, "object_bytes": object_bytes, "bytes": bytes, "micros": micros})
+    );
 }
 
 fn text(object: &impl Serialize) -> Vec<u8> {

@@ -1,5 +1,5 @@
-//! The managed fields of a write: who the manager is, and the text in which they are kept beside the object. What a write
-//! does to them is decided in the API crate.
+//! The managed fields of a write: who the manager is, and the text in which they are kept beside the object. What a
+//! write does to them is decided in the API crate.
 
 use std::borrow::Cow;
 
@@ -48,13 +48,8 @@ impl<'a> Draft<'a> {
             return Ok(draft);
         }
         let (before, after) = (old.bytes()?, registry::text(new));
-        let change = managed::Change {
-            kind: call.kind(),
-            old: Some(&before),
-            new: &after,
-            managed: draft.stored,
-            given,
-        };
+        let change =
+            managed::Change { kind: call.kind(), old: Some(&before), new: &after, managed: draft.stored, given };
         draft.outcome = decide(call, change, part.subresource());
         draft.json = Some(after);
         Ok(draft)

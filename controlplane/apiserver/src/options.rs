@@ -281,17 +281,23 @@ mod tests {
         check(
             "dryRun=Some",
             Write::Create,
-            Some(r#"CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["Some"]: supported values: "All""#),
+            Some(
+                r#"CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["Some"]: supported values: "All""#,
+            ),
         );
         check(
             "fieldValidation=x",
             Write::Update,
-            Some(r#"UpdateOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "x": supported values: "", "Ignore", "Strict", "Warn""#),
+            Some(
+                r#"UpdateOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "x": supported values: "", "Ignore", "Strict", "Warn""#,
+            ),
         );
         check(
             "force=1",
             Write::Patch,
-            Some(r#"PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch"#),
+            Some(
+                r#"PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch"#,
+            ),
         );
         let long = format!("fieldManager={}", "a".repeat(129));
         let why = r#"PatchOptions.meta.k8s.io "" is invalid: fieldManager: Too long: may not be more than 128 bytes"#;
@@ -299,7 +305,9 @@ mod tests {
         check(
             "fieldManager=a%09b",
             Write::Create,
-            Some(r#"CreateOptions.meta.k8s.io "" is invalid: fieldManager: Invalid value: "a\tb": invalid character U+0009 (at position 1)"#),
+            Some(
+                r#"CreateOptions.meta.k8s.io "" is invalid: fieldManager: Invalid value: "a\tb": invalid character U+0009 (at position 1)"#,
+            ),
         );
     }
 
@@ -314,12 +322,16 @@ mod tests {
         check(
             "",
             r#"{"propagationPolicy":"Never"}"#,
-            Some(r#"DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Never": supported values: "Background", "Foreground", "Orphan", "nil""#),
+            Some(
+                r#"DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Never": supported values: "Background", "Foreground", "Orphan", "nil""#,
+            ),
         );
         check(
             "orphanDependents=true&propagationPolicy=Orphan",
             "",
-            Some(r#"DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Invalid value: "Orphan": orphanDependents and deletionPropagation cannot be both set"#),
+            Some(
+                r#"DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Invalid value: "Orphan": orphanDependents and deletionPropagation cannot be both set"#,
+            ),
         );
     }
 
@@ -334,19 +346,27 @@ mod tests {
         check(
             "resourceVersionMatch=Exact",
             false,
-            Some("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"),
+            Some(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ),
         );
         check(
             "sendInitialEvents=true",
             true,
-            Some("resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+            Some(
+                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ),
         );
         check(
             "resourceVersionMatch=x&resourceVersion=1",
             false,
             Some(r#"resourceVersionMatch: Unsupported value: "x": supported values: "", "Exact", "NotOlderThan""#),
         );
-        check("sendInitialEvents=true", false, Some("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"));
+        check(
+            "sendInitialEvents=true",
+            false,
+            Some("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"),
+        );
         let both = message(ListOptions::parse(&Query::parse("continue=x&resourceVersion=7"), false));
         assert_eq!(both.map(|(code, _)| code), Some(400));
     }

@@ -267,7 +267,10 @@ mod tests {
             assert_eq!(managed::field(&with), Some(b"[1]".as_slice()), "{expected}");
             assert_eq!(*managed::without(&with), *text.as_bytes());
         };
-        check(r#"{"data":{"metadata":{}},"metadata":{}}"#, r#"{"data":{"metadata":{}},"metadata":{"managedFields":[1]}}"#);
+        check(
+            r#"{"data":{"metadata":{}},"metadata":{}}"#,
+            r#"{"data":{"metadata":{}},"metadata":{"managedFields":[1]}}"#,
+        );
         check(r#"{"metadata":{"name":"a"}}"#, r#"{"metadata":{"managedFields":[1],"name":"a"}}"#);
         assert_eq!(with_managed(b"{}".to_vec(), None), b"{}");
     }

@@ -189,6 +189,7 @@ impl Walker {
         match shape {
             Shape::Leaf => {}
             Shape::Struct(ty) => {
+                below.reserve(new.parts().count() / 2);
                 for (name, value) in new.members() {
                     let field = self.schema.field(ty, name);
                     if let Some(value) = written(field, value) {

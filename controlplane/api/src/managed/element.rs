@@ -1,5 +1,6 @@
 //! One step of a field's path: a field's name, the keys of a list's element, the value of a set's element, an index.
-//! The keys and values of lists are kept as the JSON that the object has for them, so that making an element copies little.
+//! The keys and values of lists are kept as the JSON that the object has for them, so that making an element copies
+//! little.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -89,8 +90,8 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// Reads a member's name that a client wrote, and gives it the form in which this server writes it. `None` inside for
-    /// a sort that a later version may know and this one leaves out.
+    /// Reads a member's name that a client wrote, and gives it the form in which this server writes it. It is `None` for a
+    /// sort that a later version may know and this one leaves out.
     ///
     /// # Errors
     /// The text is no element.
@@ -224,8 +225,18 @@ mod tests {
     #[test]
     fn the_order_is_by_meaning() {
         let sorted = [
-            "f:a", "f:b", r#"k:{"containerPort":80,"protocol":"TCP"}"#, r#"k:{"containerPort":443,"protocol":"TCP"}"#,
-            r#"k:{"name":"a"}"#, r#"k:{"name":"b"}"#, "v:2", "v:10", r#"v:"a""#, "v:true", "i:2", "i:10",
+            "f:a",
+            "f:b",
+            r#"k:{"containerPort":80,"protocol":"TCP"}"#,
+            r#"k:{"containerPort":443,"protocol":"TCP"}"#,
+            r#"k:{"name":"a"}"#,
+            r#"k:{"name":"b"}"#,
+            "v:2",
+            "v:10",
+            r#"v:"a""#,
+            "v:true",
+            "i:2",
+            "i:10",
         ];
         let elements = sorted.map(|t| Element::parse(t).unwrap().unwrap());
         for (i, a) in elements.iter().enumerate() {

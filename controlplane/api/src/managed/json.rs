@@ -1,6 +1,6 @@
-//! As much of a JSON reader as walking the server's own texts needs: raw slices, nothing decoded, nothing copied. An object
-//! is gone through once and indexed; the short texts of the records are walked as they are. The texts are compact, as
-//! `serde_json` writes them; of any other text the readers end early, they never fail.
+//! As much of a JSON reader as walking the server's own texts needs: raw slices, nothing decoded, nothing copied. A text
+//! that is walked in depth is gone through once and indexed. The texts are compact, as `serde_json` writes them; of any
+//! other text the readers end early, they never fail.
 
 use std::borrow::Cow;
 
@@ -233,13 +233,16 @@ pub(super) fn is_zero(value: &[u8]) -> bool {
 
 /// Appends a text as it stands between quotes.
 pub(super) fn escape(plain: &[u8], out: &mut Vec<u8>) {
-    for byte in plain {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
-            0..=0x1f => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            _ => out.push(*byte),
+    let mut rest = plain;
+    while let Some(at) = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f)) {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
+            byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+            byte => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
         }
+        rest = &rest[at + 1..];
     }
+    out.extend_from_slice(rest);
 }
 
 /// What a text between quotes means.
@@ -275,13 +278,8 @@ mod tests {
     fn members_and_items_are_found() {
         let text = br#"{"a":{"x":"}\"","y":[1,{}]},"b\"c":"q\\","d":-1.5e3,"e":[],"f":null}"#;
         let members: Vec<_> = Members::of(text).map(|(n, v)| [n, v].map(|p| str::from_utf8(p).unwrap())).collect();
-        let expected = [
-            ["a", r#"{"x":"}\"","y":[1,{}]}"#],
-            ["b\\\"c", r#""q\\""#],
-            ["d", "-1.5e3"],
-            ["e", "[]"],
-            ["f", "null"],
-        ];
+        let expected =
+            [["a", r#"{"x":"}\"","y":[1,{}]}"#], ["b\\\"c", r#""q\\""#], ["d", "-1.5e3"], ["e", "[]"], ["f", "null"]];
         assert_eq!(members, expected);
         let index = Index::of(text);
         let root = index.root(text);

@@ -61,7 +61,7 @@ pub(super) struct Key {
 
 #[derive(Debug)]
 pub(super) struct Schema {
-    /// Each sorted by name.
+    /// Each sorted by the length of the name and then the name: most comparisons end at the length.
     types: Vec<Box<[Field]>>,
     /// Each sorted by name.
     keys: Vec<Box<[Key]>>,
@@ -71,7 +71,8 @@ pub(super) struct Schema {
 impl Schema {
     pub(super) fn field(&self, ty: TypeId, name: &[u8]) -> Option<&Field> {
         let fields = &self.types[usize::from(ty.0)];
-        fields.binary_search_by(|f| f.name.as_bytes().cmp(name)).ok().map(|i| &fields[i])
+        let order = |f: &Field| f.name.len().cmp(&name.len()).then_with(|| f.name.as_bytes().cmp(name));
+        fields.binary_search_by(order).ok().map(|i| &fields[i])
     }
 
     pub(super) fn keys(&self, keys: KeysId) -> &[Key] {
@@ -136,7 +137,7 @@ impl Maker {
             .map(|i| {
                 let mut fields = Vec::new();
                 self.add_fields(i, &[self.messages[i].0], &mut fields);
-                fields.sort_by_key(|f| f.name);
+                fields.sort_by_key(|f| (f.name.len(), f.name));
                 fields.into()
             })
             .collect();

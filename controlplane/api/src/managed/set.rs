@@ -49,6 +49,10 @@ impl<'a> Set<'a> {
         }
     }
 
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.nodes.reserve_exact(count);
+    }
+
     pub(super) fn sort(&mut self) {
         if !self.nodes.is_sorted_by(|a, b| a.element <= b.element) {
             self.nodes.sort_by(|a, b| a.element.cmp(&b.element));
@@ -107,10 +111,8 @@ impl<'a> Set<'a> {
                 (None, Some(_)) => Ordering::Greater,
                 (Some(a), Some(b)) => a.element.cmp(&b.element),
             };
-            let (a, b) = (
-                if order.is_le() { left.next() } else { None },
-                if order.is_ge() { right.next() } else { None },
-            );
+            let (a, b) =
+                (if order.is_le() { left.next() } else { None }, if order.is_ge() { right.next() } else { None });
             nodes.push(match (a, b) {
                 (Some(a), Some(b)) => Node {
                     element: a.element,
@@ -228,6 +230,7 @@ fn is_member(value: Value<'_, '_>) -> bool {
 
 fn branch<'a>(value: Value<'a, '_>) -> Branch<'a> {
     let mut out = Branch::default();
+    out.below.reserve(value.parts().count() / 2);
     for (name, value) in value.members() {
         match Element::read(name) {
             Some(element) => out.below.nodes.push(Node { element, below: branch(value) }),

@@ -21,8 +21,7 @@ fn writer(manager: &str) -> Writer<'_> {
 /// The object's fields as its creator owns them.
 fn created(object: &Value) -> Value {
     let text = object.to_string();
-    let change =
-        Change { kind: kind(object), old: None, new: text.as_bytes(), managed: None, given: Given::Nothing };
+    let change = Change { kind: kind(object), old: None, new: text.as_bytes(), managed: None, given: Given::Nothing };
     let Outcome::New(Some(text)) = update(change, writer("kubectl-create")) else { panic!("nothing was recorded") };
     let list: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(list.as_array().unwrap().len(), 1);
@@ -225,7 +224,12 @@ impl Story {
             .iter()
             .map(|e| {
                 let part = e["subresource"].as_str().map(|s| format!("/{s}")).unwrap_or_default();
-                format!("{}{part}@{} {}", e["manager"].as_str().unwrap(), &e["time"].as_str().unwrap()[11..19], e["fieldsV1"])
+                format!(
+                    "{}{part}@{} {}",
+                    e["manager"].as_str().unwrap(),
+                    &e["time"].as_str().unwrap()[11..19],
+                    e["fieldsV1"]
+                )
             })
             .collect();
         assert_eq!(shown, expected);
@@ -245,23 +249,14 @@ fn what_a_write_changes_becomes_its_managers() {
     let mut story = Story::begin(config_map(json!({"a": "1", "b": "1"})), "one");
     story.check(&[r#"one@03:04:05 {"f:data":{".":{},"f:a":{},"f:b":{}}}"#]);
     story.set("/data/a", "2".into(), at("two", "04:00:00.9"));
-    story.check(&[
-        r#"one@03:04:05 {"f:data":{".":{},"f:b":{}}}"#,
-        r#"two@04:00:00 {"f:data":{"f:a":{}}}"#,
-    ]);
+    story.check(&[r#"one@03:04:05 {"f:data":{".":{},"f:b":{}}}"#, r#"two@04:00:00 {"f:data":{"f:a":{}}}"#]);
     // Nothing new: neither the time nor anything else changes.
     story.set("/data/a", "2".into(), at("two", "05:00:00"));
     story.set("/data/a", "2".into(), at("three", "05:00:00"));
-    story.check(&[
-        r#"one@03:04:05 {"f:data":{".":{},"f:b":{}}}"#,
-        r#"two@04:00:00 {"f:data":{"f:a":{}}}"#,
-    ]);
+    story.check(&[r#"one@03:04:05 {"f:data":{".":{},"f:b":{}}}"#, r#"two@04:00:00 {"f:data":{"f:a":{}}}"#]);
     story.set("/data/a", "3".into(), at("two", "05:00:00"));
     story.set("/data/c", "1".into(), at("one", "06:00:00"));
-    story.check(&[
-        r#"two@05:00:00 {"f:data":{"f:a":{}}}"#,
-        r#"one@06:00:00 {"f:data":{".":{},"f:b":{},"f:c":{}}}"#,
-    ]);
+    story.check(&[r#"two@05:00:00 {"f:data":{"f:a":{}}}"#, r#"one@06:00:00 {"f:data":{".":{},"f:b":{},"f:c":{}}}"#]);
     // What is removed is nobody's; who removes leaves no record, and an empty record goes.
     story.set("/data/a", Value::Null, at("four", "07:00:00"));
     story.check(&[r#"one@06:00:00 {"f:data":{".":{},"f:b":{},"f:c":{}}}"#]);
@@ -281,9 +276,11 @@ fn an_element_that_goes_takes_its_fields_along() {
     });
     let mut story = Story::begin(pod, "kubectl");
     let status = |manager, time| Writer { subresource: Some(Subresource::Status), ..at(manager, time) };
-    let condition = |state: &str| json!([{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": state}]);
+    let condition =
+        |state: &str| json!([{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": state}]);
     story.set("/status/conditions", condition("False"), status("kubelet", "04:00:00"));
-    let spec = r#"kubectl@03:04:05 {"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:image":{},"f:name":{}}}}}"#;
+    let spec =
+        r#"kubectl@03:04:05 {"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:image":{},"f:name":{}}}}}"#;
     let all = r#"{"f:status":{"f:conditions":{".":{},"k:{\"type\":\"PodScheduled\"}":{".":{},"f:status":{},"f:type":{}},"k:{\"type\":\"Ready\"}":{".":{},"f:status":{},"f:type":{}}}}}"#;
     story.check(&[spec, &format!("kubelet/status@04:00:00 {all}")]);
     // A change of what it owns already gives it a new time and nothing else.
@@ -312,7 +309,9 @@ fn elements_that_cannot_be_told_apart_are_one_field() {
     let one = json!([{"name": "A", "value": "1"}]);
     let two = json!([{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]);
     let shown = |env: &str| {
-        format!(r#"x@03:04:05 {{"f:spec":{{"f:containers":{{"k:{{\"name\":\"c\"}}":{{".":{{}},"f:env":{{".":{{}},"k:{{\"name\":\"A\"}}":{env}}},"f:name":{{}}}}}}}}}}"#)
+        format!(
+            r#"x@03:04:05 {{"f:spec":{{"f:containers":{{"k:{{\"name\":\"c\"}}":{{".":{{}},"f:env":{{".":{{}},"k:{{\"name\":\"A\"}}":{env}}},"f:name":{{}}}}}}}}}}"#
+        )
     };
     let (whole, parts) = (shown("{}"), shown(r#"{".":{},"f:name":{},"f:value":{}}"#));
     let mut story = Story::begin(pod(one.clone()), "x");

@@ -1,8 +1,6 @@
 //! What a write leaves in `managedFields`: what it changed is its manager's and nobody else's, and what it removed is
 //! nobody's (`merge.Updater` of structured-merge-diff, and the managers of `k8s.io/apimachinery` around it).
 
-use std::borrow::Cow;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
@@ -82,12 +80,7 @@ pub fn update(change: Change<'_>, writer: Writer<'_>) -> Outcome {
     if text.as_deref() == change.managed { Outcome::Same } else { Outcome::New(text) }
 }
 
-fn compared<'a>(
-    kind: &Kind,
-    subresource: Option<Subresource>,
-    old: Option<&'a [u8]>,
-    new: &'a [u8],
-) -> Comparison<'a> {
+fn compared<'a>(kind: &Kind, subresource: Option<Subresource>, old: Option<&'a [u8]>, new: &'a [u8]) -> Comparison<'a> {
     let mut comparison = compare(shape_of(kind), old.unwrap_or(b"{}"), new);
     // A plain write cannot set the status, whatever it sends (`GetResetFields` of each kind's strategy).
     if subresource != Some(Subresource::Status) && kind.has(Subresource::Status) {
@@ -137,9 +130,9 @@ fn apply(
     if comparison.changed.is_empty() {
         return is_touched;
     }
-    let is_same = own.fields.with(|fields| {
-        comparison.changed.is_within(fields) && !comparison.removed.touches(fields, Inside::Counts)
-    });
+    let is_same = own
+        .fields
+        .with(|fields| comparison.changed.is_within(fields) && !comparison.removed.touches(fields, Inside::Counts));
     if !is_same {
         let fields = std::mem::replace(&mut own.fields, Fields::none());
         fields.with(|fields| {

@@ -36,9 +36,7 @@ impl Plugin for CertificateRequests {
             (Operation::Create, None, _) => {
                 fill_requestor(&mut request, review.user);
                 if asks_for_masters(&request) {
-                    let why = format!(
-                        "use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"
-                    );
+                    let why = format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");
                     return Err(review.forbid(&why));
                 }
             }
@@ -238,25 +236,42 @@ mod tests {
         };
         let approved = json!({"conditions": [condition("Approved", "True")]});
         check(check_approval, json!({}), approved.clone(), &[]);
-        check(check_status, json!({}), approved.clone(), &[
-            "status.conditions: Forbidden: updates may not add a condition of type \"Approved\"",
-        ]);
-        check(check_approval, approved.clone(), json!({}), &[
-            "status.conditions: Forbidden: updates may not remove a condition of type \"Approved\"",
-        ]);
-        check(check_approval, json!({}), json!({"conditions": [condition("Denied", "False")]}), &[
-            "status.conditions[0].status: Unsupported value: \"False\": supported values: \"True\"",
-        ]);
+        check(
+            check_status,
+            json!({}),
+            approved.clone(),
+            &["status.conditions: Forbidden: updates may not add a condition of type \"Approved\""],
+        );
+        check(
+            check_approval,
+            approved.clone(),
+            json!({}),
+            &["status.conditions: Forbidden: updates may not remove a condition of type \"Approved\""],
+        );
+        check(
+            check_approval,
+            json!({}),
+            json!({"conditions": [condition("Denied", "False")]}),
+            &["status.conditions[0].status: Unsupported value: \"False\": supported values: \"True\""],
+        );
         let both = json!({"conditions": [condition("Approved", "True"), condition("Denied", "True")]});
-        check(check_approval, json!({}), both, &[
-            "status.conditions[0].type: Invalid value: \"Approved\": Approved and Denied conditions are mutually exclusive",
-            "status.conditions[1].type: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive",
-        ]);
+        check(
+            check_approval,
+            json!({}),
+            both,
+            &[
+                "status.conditions[0].type: Invalid value: \"Approved\": Approved and Denied conditions are mutually exclusive",
+                "status.conditions[1].type: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive",
+            ],
+        );
         let issued = |text: &str| json!({"conditions": [condition("Approved", "True")], "certificate": text});
         check(check_status, approved, issued("YQ=="), &[]);
-        check(check_status, issued("YQ=="), issued("Yg=="), &[
-            "status.certificate: Forbidden: updates may not modify existing certificate content",
-        ]);
+        check(
+            check_status,
+            issued("YQ=="),
+            issued("Yg=="),
+            &["status.certificate: Forbidden: updates may not modify existing certificate content"],
+        );
     }
 
     #[test]

@@ -11,7 +11,8 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 async fn preconditions_hold_or_the_object_stays() {
     let server = Server::start().await;
     let made = server.ok(&format!("POST {MAPS}"), config_map("a", json!({}))).await;
-    let (uid, version) = (made["metadata"]["uid"].as_str().unwrap(), made["metadata"]["resourceVersion"].as_str().unwrap());
+    let (uid, version) =
+        (made["metadata"]["uid"].as_str().unwrap(), made["metadata"]["resourceVersion"].as_str().unwrap());
     let line = format!("DELETE {MAPS}/a");
     let why = format!(
         "Operation cannot be fulfilled on ConfigMap \"a\": the UID in the precondition (7) does not match the UID in record ({uid}). The object might have been deleted and then recreated"

@@ -119,7 +119,11 @@ impl Server {
     pub(crate) async fn refused(&self, line: &str, body: Value, code: u16, reason: &str, message: &str) -> Value {
         let answer = self.ask(line, body).await;
         let said = answer.body["message"].as_str().unwrap_or_default();
-        assert_eq!((answer.code, answer.body["reason"].as_str().unwrap_or_default(), said), (code, reason, message), "{line}");
+        assert_eq!(
+            (answer.code, answer.body["reason"].as_str().unwrap_or_default(), said),
+            (code, reason, message),
+            "{line}"
+        );
         assert_eq!(answer.body["code"], code, "{line}");
         assert_eq!(answer.body["kind"], "Status", "{line}");
         assert_eq!(answer.body["status"], "Failure", "{line}");

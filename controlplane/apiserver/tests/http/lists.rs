@@ -54,7 +54,10 @@ async fn a_page_that_is_gone_offers_the_present() {
     let gone = server.ask(&format!("GET {MAPS}?limit=2&continue={token}"), Value::Null).await;
     assert_eq!((gone.code, gone.body["reason"].as_str().unwrap()), (410, "Expired"));
     let message = gone.body["message"].as_str().unwrap();
-    assert!(message.starts_with("The provided continue parameter is too old to display a consistent list result."), "{message}");
+    assert!(
+        message.starts_with("The provided continue parameter is too old to display a consistent list result."),
+        "{message}"
+    );
     let next = gone.body["metadata"]["continue"].as_str().unwrap().to_owned();
     let rest = server.get(&format!("{MAPS}?limit=9&continue={next}")).await;
     let names: Vec<_> = rest["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].clone()).collect();
@@ -104,7 +107,8 @@ async fn a_watch_from_a_time_that_is_gone_says_so_in_its_stream() {
 #[tokio::test]
 async fn versions_that_are_not_there_yet_time_out() {
     let server = with_maps(1).await;
-    let answer = server.ask(&format!("GET {MAPS}?resourceVersion=999999&resourceVersionMatch=NotOlderThan"), Value::Null).await;
+    let answer =
+        server.ask(&format!("GET {MAPS}?resourceVersion=999999&resourceVersionMatch=NotOlderThan"), Value::Null).await;
     assert_eq!((answer.code, answer.body["reason"].as_str().unwrap()), (504, "Timeout"));
     let message = answer.body["message"].as_str().unwrap();
     assert!(message.starts_with("Timeout: Too large resource version: 999999, current: "), "{message}");

@@ -20,7 +20,8 @@ fn managers(object: &Value) -> Vec<String> {
 
 fn fields(object: &Value, manager: &str) -> Value {
     let list = object["metadata"]["managedFields"].as_array().unwrap();
-    list.iter().find(|e| e["manager"] == manager).unwrap_or_else(|| panic!("no {manager} in {list:?}"))["fieldsV1"].clone()
+    list.iter().find(|e| e["manager"] == manager).unwrap_or_else(|| panic!("no {manager} in {list:?}"))["fieldsV1"]
+        .clone()
 }
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -70,7 +71,8 @@ async fn what_the_server_adds_is_nobodys() {
         fields(&running, "kubelet"),
         json!({"f:status": {"f:conditions": {"k:{\"type\":\"Ready\"}": {".": {}, "f:status": {}, "f:type": {}}}}})
     );
-    let labelled = server.ok(&format!("PATCH {pods}/a?fieldManager=kubelet"), json!({"metadata": {"labels": {"x": "y"}}})).await;
+    let labelled =
+        server.ok(&format!("PATCH {pods}/a?fieldManager=kubelet"), json!({"metadata": {"labels": {"x": "y"}}})).await;
     assert_eq!(managers(&labelled), ["me Update v1 00", "kubelet Update v1 01", "kubelet/status Update v1 01"]);
 }
 

@@ -10,10 +10,7 @@ async fn everybody_learns_who_they_are() {
     let server = Server::start().await;
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
     let answer = server.ok("POST /apis/authentication.k8s.io/v1/selfsubjectreviews", review).await;
-    assert_eq!(
-        answer["status"]["userInfo"],
-        json!({"username": "admin", "groups": [MASTERS, "system:authenticated"]})
-    );
+    assert_eq!(answer["status"]["userInfo"], json!({"username": "admin", "groups": [MASTERS, "system:authenticated"]}));
 }
 
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";

@@ -39,7 +39,12 @@ async fn names_and_namespaces_must_agree() {
     check(&put, config_map("b", json!({})), "the name of the object (b) does not match the name on the URL (a)").await;
     check(&put, json!({}), "the name of the object (a based on URL) was undeterminable: name must be provided").await;
     let elsewhere = json!({"metadata": {"name": "a", "namespace": "other"}});
-    check(&put, elsewhere.clone(), "the namespace of the object (other) does not match the namespace on the request (default)").await;
+    check(
+        &put,
+        elsewhere.clone(),
+        "the namespace of the object (other) does not match the namespace on the request (default)",
+    )
+    .await;
     check(
         &format!("POST {MAPS}"),
         elsewhere,
