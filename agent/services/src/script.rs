@@ -12,6 +12,7 @@ use std::net::SocketAddrV4;
 use crate::table::{Change, Frontend, Protocol, Target, Without};
 
 /// The table without any frontend. Whatever was there under its name is gone with it, in one transaction.
+/// TCP is refused by a reset: an ICMP answer to a connection from 127.0.0.1 is a martian, and would never arrive.
 pub(crate) fn skeleton(table: &str, comment: &str) -> String {
     format!(
         "table ip {table} {{}}
@@ -31,6 +32,7 @@ table ip {table} {{
   chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; jump services; }}
   chain output {{ type nat hook output priority -100; policy accept; jump services; }}
   chain refuse {{
+    meta l4proto tcp reject with tcp reset
     reject
   }}
   chain without_backend {{
