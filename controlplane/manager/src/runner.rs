@@ -2,7 +2,6 @@
 //! of a controller needs no lock; only the writes of its plan run beside it.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -262,10 +261,11 @@ impl Runner {
 
     fn tell_identity(&mut self, old: Option<&Identity>, new: Option<&Identity>) {
         let change = IdentityChange { old, new };
+        let about = || new.or(old).map(|identity| Key::new(&identity.namespace, &identity.name));
         let mut jobs = Vec::new();
         let view = View { store: self.store.as_ref(), catalog: &self.catalog, index: &self.index };
         for (controller, map) in &self.everything {
-            let keys = guarded(&self.metrics, *controller, &change, || map(change, &view));
+            let keys = guarded(&self.metrics, *controller, about, || map(change, &view));
             jobs.extend(keys.unwrap_or_default().into_iter().map(|key| (*controller, key)));
         }
         jobs.into_iter().for_each(|job| self.enqueue(job));
@@ -277,9 +277,11 @@ impl Runner {
         let object_name = change.latest().and_then(|object| object.meta().name.as_deref()).unwrap_or_default();
         let named = interest.named.iter().filter(|(_, name, _)| *name == object_name);
         let maps = interest.all.iter().copied().chain(named.map(|(controller, _, map)| (*controller, *map)));
+        // A log names objects; it never shows what is in them.
+        let about = || change.latest().map(Key::of);
         let mut jobs = Vec::new();
         for (controller, map) in maps {
-            let keys = guarded(&self.metrics, controller, &change, || map(change, &view));
+            let keys = guarded(&self.metrics, controller, about, || map(change, &view));
             jobs.extend(keys.unwrap_or_default().into_iter().map(|key| (controller, key)));
         }
         jobs.into_iter().for_each(|job| self.enqueue(job));
@@ -334,7 +336,7 @@ impl Runner {
             config: &self.config,
             failure: self.failures.get(job),
         };
-        guarded(&self.metrics, job.0, &job.1, || (CONTROLLERS[job.0].reconcile)(&mut context, &job.1))
+        guarded(&self.metrics, job.0, || Some(job.1.clone()), || (CONTROLLERS[job.0].reconcile)(&mut context, &job.1))
     }
 
     fn done(&mut self, job: &Job, outcome: Outcome, began: Instant) {
@@ -380,11 +382,16 @@ impl Runner {
 }
 
 /// Calls into a controller. A panic there is its own affair: it is logged and counted, and all else goes on.
-fn guarded<T>(metrics: &Metrics, controller: usize, about: &dyn Debug, call: impl FnOnce() -> T) -> Option<T> {
+fn guarded<T>(
+    metrics: &Metrics,
+    controller: usize,
+    about: impl FnOnce() -> Option<Key>,
+    call: impl FnOnce() -> T,
+) -> Option<T> {
     let result = catch_unwind(AssertUnwindSafe(call));
     if result.is_err() {
         metrics.panics.inc();
-        tracing::error!(controller = CONTROLLERS[controller].name, ?about, "a controller panicked");
+        tracing::error!(controller = CONTROLLERS[controller].name, about = ?about(), "a controller panicked");
     }
     result.ok()
 }
@@ -414,9 +421,9 @@ mod tests {
     #[test]
     fn a_panic_is_one_keys_own_affair() {
         let metrics = Metrics::default();
-        let key = Key::new("ns", "n");
-        assert_eq!(guarded(&metrics, 0, &key, || 7), Some(7));
-        assert_eq!(guarded::<()>(&metrics, 0, &key, || panic!("a controller's mistake")), None);
+        let about = || Some(Key::new("ns", "n"));
+        assert_eq!(guarded(&metrics, 0, about, || 7), Some(7));
+        assert_eq!(guarded::<()>(&metrics, 0, about, || panic!("a controller's mistake")), None);
         assert_eq!(metrics.panics.get(), 1);
     }
 }
