@@ -7,7 +7,8 @@ use bytes::Bytes;
 use coracle_api::ApiError;
 use coracle_api::kind::{Kind, Object, Subresource};
 use coracle_api::validation::{Errors, validate_meta, validate_meta_update};
-use coracle_store::{Durability, Key, Op, StoreError};
+use coracle_store::{Durability, Key, Op, Revision, StoreError};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 
 use crate::admission::{About, Operation, Outcome, Review};
 use crate::api::Call;
@@ -383,9 +384,7 @@ pub(crate) fn store_error(error: &StoreError) -> ApiError {
         StoreError::Compacted { oldest } => ApiError::expired(format!(
             "The resourceVersion for the provided watch is too old: the oldest that is kept is {oldest}"
         )),
-        StoreError::FutureRevision { asked, current } => {
-            ApiError::timeout(format!("Too large resource version: {asked}, current: {current}"), 1)
-        }
+        StoreError::FutureRevision { asked, current } => too_large_version(*asked, *current),
         StoreError::TooLarge { .. } => {
             ApiError::new(coracle_api::status::Reason::RequestEntityTooLarge, error.to_string())
         }
@@ -399,6 +398,19 @@ pub(crate) fn store_error(error: &StoreError) -> ApiError {
             ApiError::internal(other.to_string())
         }
     }
+}
+
+/// A version the store has not reached. Clients know it by the cause.
+pub(crate) fn too_large_version(asked: Revision, current: Revision) -> ApiError {
+    let mut error = ApiError::timeout(format!("Too large resource version: {asked}, current: {current}"), 1);
+    if let Some(details) = error.details.as_mut() {
+        details.causes = Some(vec![StatusCause {
+            reason: Some("ResourceVersionTooLarge".to_owned()),
+            message: Some("Too large resource version".to_owned()),
+            field: None,
+        }]);
+    }
+    error
 }
 
 fn too_busy(call: &Call<'_>) -> ApiError {

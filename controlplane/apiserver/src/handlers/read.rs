@@ -17,7 +17,7 @@ use crate::api::Call;
 use crate::body::Body;
 use crate::options::{ListOptions, VersionMatch};
 use crate::render::{self, ListMeta};
-use crate::writes::{current, store_error};
+use crate::writes::{current, store_error, too_large_version};
 
 /// How many objects are looked at in one step of a list with selectors and a limit.
 const SCAN_STEP: usize = 500;
@@ -212,7 +212,7 @@ pub(crate) async fn reach(call: &Call<'_>, version: Revision) -> Result<(), ApiE
         Ok(done) => done.map_err(|e| store_error(&e)),
         Err(_) => {
             let current = call.api.store.revision();
-            Err(ApiError::timeout(format!("Too large resource version: {version}, current: {current}"), 1))
+            Err(too_large_version(version, current))
         }
     }
 }
