@@ -57,6 +57,11 @@ pub(crate) fn disk(path: &Path) -> Option<(u64, u64)> {
     Some((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
 }
 
+/// Bytes of a file system that hold something: what is kept for root alone counts neither as used nor as free.
+pub(crate) fn disk_used_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |stat| stat.f_blocks.saturating_sub(stat.f_bfree) * stat.f_frsize)
+}
+
 /// What the machine says of itself now; `data_dir` is on the disk that counts.
 pub(crate) fn readings(data_dir: &Path, network_problem: Option<String>) -> Readings {
     let stat = rustix::fs::statvfs(data_dir).ok();

@@ -73,7 +73,7 @@ fn rate(known: Option<Rate>, nanoseconds: u64, now: Instant) -> Rate {
         // A counter that went back belongs to a new run.
         Some(old) if nanoseconds >= old.nanoseconds => {
             let span = now.duration_since(old.at);
-            if span < MINIMUM_SPAN && old.nano_cores.is_some() {
+            if span < MINIMUM_SPAN {
                 return old;
             }
             let nano_cores = (u128::from(nanoseconds - old.nanoseconds) * 1_000_000_000)
@@ -219,7 +219,7 @@ fn node_summary(node: &NodeStats, (now, at): (Timestamp, Instant)) -> Map<String
     let readings = machine::readings(&node.data_dir, None);
     if let (Some(disk), Some(inodes)) = (readings.disk, readings.inodes) {
         let fs = json!({"time": now, "availableBytes": disk.free, "capacityBytes": disk.total,
-            "usedBytes": disk.total.saturating_sub(disk.free), "inodesFree": inodes.free, "inodes": inodes.total,
+            "usedBytes": machine::disk_used_bytes(&node.data_dir), "inodesFree": inodes.free, "inodes": inodes.total,
             "inodesUsed": inodes.total.saturating_sub(inodes.free)});
         own.insert("runtime".into(), json!({ "imageFs": fs }));
         own.insert("fs".into(), fs);
@@ -382,6 +382,7 @@ mod tests {
         assert_eq!(first.nano_cores, None);
         let second = rate(Some(first), 2_000_000_100, at + Duration::from_secs(4));
         assert_eq!(second.nano_cores, Some(500_000_000));
+        assert_eq!(rate(Some(first), 900, at + Duration::from_millis(10)).nano_cores, None, "too soon to say anything");
         let soon = rate(Some(second), 3_000_000_000, at + Duration::from_millis(4100));
         assert_eq!(soon.nano_cores, Some(500_000_000), "too soon to say something else");
         assert_eq!(rate(Some(second), 5, at + Duration::from_secs(9)).nano_cores, None, "a new run");
