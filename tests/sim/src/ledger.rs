@@ -1,7 +1,7 @@
 //! What the store has promised: every acknowledged write in order. Watches and crashes are checked against it. It never
 //! asks the store what happened; it only notes what the store answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coracle_store::{Collection, Durability, Entry, Key, Revision, SqliteStore, Store, WatchEvent};
 
@@ -28,6 +28,8 @@ pub(crate) struct Ledger {
     latest: Revision,
     logs: BTreeMap<Collection, Vec<(Revision, Key, bool)>>,
     keys: BTreeMap<Key, Last>,
+    fresh: BTreeSet<Collection>,
+    writes: u64,
 }
 
 /// How far a watch has come in the log of its collection.
@@ -41,8 +43,10 @@ impl Ledger {
             return Err(format!("{} was written at revision {}, after {}", entry.key, entry.revision, self.latest));
         }
         self.latest = entry.revision;
+        self.writes += 1;
         let log = self.logs.entry(entry.key.collection.clone()).or_default();
         log.push((entry.revision, entry.key.clone(), wrote == Wrote::Deletion));
+        self.fresh.insert(entry.key.collection.clone());
         let newest = (wrote == Wrote::Put).then_some(entry.revision);
         let last = self.keys.entry(entry.key.clone()).or_insert(Last { durable: None, newest });
         last.newest = newest;
@@ -52,9 +56,20 @@ impl Ledger {
         Ok(())
     }
 
-    /// Where a watch stands that begins now.
-    pub(crate) fn end_of(&self, collection: &Collection) -> Position {
-        Position(self.logs.get(collection).map_or(0, Vec::len))
+    /// How many writes there were.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    /// The collections written to since this was last asked.
+    pub(crate) fn take_fresh(&mut self) -> BTreeSet<Collection> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Where a watch stands that begins after a revision.
+    pub(crate) fn position_after(&self, collection: &Collection, revision: Revision) -> Position {
+        let log = self.logs.get(collection);
+        Position(log.map_or(0, |log| log.partition_point(|(written, _, _)| *written <= revision)))
     }
 
     /// A watch must have told exactly what was written since it was last asked.
@@ -73,7 +88,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// After a crash, acknowledged writes are there, and volatile ones are at a state that once was.
+    /// After a crash, acknowledged writes are there, and volatile ones are at a state that once was. Watches begin
+    /// anew.
     pub(crate) fn compare_after_crash(&mut self, store: &SqliteStore) -> Result<(), String> {
         for (key, last) in &mut self.keys {
             let found = store.get(key).map(|entry| entry.revision);
@@ -86,6 +102,7 @@ impl Ledger {
             }
             *last = Last { durable: found, newest: found };
         }
+        self.logs.clear();
         Ok(())
     }
 }

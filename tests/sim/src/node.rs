@@ -1,31 +1,141 @@
-//! One node: the real agent over the fake runtime, with the records that survive the agent. It does what the agent's shell
-//! does: follows its pods, writes statuses, removes what is finished, and sends heartbeats.
+//! One node: the real agent over the fake runtime, with the records that survive the agent. It does what the agent's
+//! shell does: follows its pods, writes statuses, removes what is finished, and sends heartbeats.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_agent_core::workload::{DnsSpec, fake::Fake};
-use coracle_agent_core::{Agent, Command, Effect, NodeFacts, Now, PodUid, Report, effect::Outcome, env::Sources};
-use coracle_store::{Entry, WatchEvent};
-use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use coracle_agent_core::effect::{Outcome, ProbeKind};
+use coracle_agent_core::workload::{ContainerKey, DnsSpec, fake::Fake};
+use coracle_agent_core::{Agent, Command, Effect, NodeFacts, Now, PodUid, Report, env::Sources};
+use k8s_openapi::api::core::v1::{Node, NodeStatus, Pod, PodStatus};
+use serde_json::{Value, json};
 
-use crate::door::typed;
-use crate::message::{Calls, Feed, FeedBody, Outgoing, PodName, Reply, Request};
+use crate::client::{Client, Refusal};
+use crate::health::Health;
+use crate::link::Arrived;
+use crate::objects::{name_of, namespace_of};
 
-/// CPU of a node in thousandths, and how many pods it takes.
+/// CPU of a node in thousandths.
 pub(crate) const NODE_MILLI_CPU: i64 = 4_000;
-/// How often the Lease is renewed, as the kubelet does it.
+/// How often the Lease is renewed, as the kubelet does it, and how often the status is written that says nothing new.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+const REPORT: Duration = Duration::from_secs(60);
 /// The pause before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What an agent asks of the server.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    /// Register the node if it is not there, renew its Lease, and write its status where that says something new.
+    Heartbeat(NodeReport),
+    /// Write a pod's status.
+    Status(PodName, Box<PodStatus>),
+    /// Remove the object of a pod of which nothing is left.
+    Remove(PodName),
+}
+
+/// Whether a heartbeat writes the node's status whatever it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NodeReport {
+    Due,
+    NotDue,
+}
+
+/// A pod as its agent names it.
+#[derive(Clone, Debug)]
+pub(crate) struct PodName {
+    namespace: String,
+    name: String,
+    uid: PodUid,
+}
+
+impl PodName {
+    fn of(pod: &Pod) -> Self {
+        let (namespace, name) = (namespace_of(&pod.metadata).to_owned(), name_of(&pod.metadata).to_owned());
+        Self { namespace, name, uid: uid_of(pod) }
+    }
+
+    fn path(&self) -> String {
+        format!("/api/v1/namespaces/{}/pods/{}", self.namespace, self.name)
+    }
+}
+
+impl Ask {
+    /// Carries it out with an agent's client.
+    pub(crate) async fn carry_out(self, client: &Client, node: &str) -> Result<(), Refusal> {
+        match self {
+            Self::Heartbeat(report) => heartbeat(client, node, report).await,
+            Self::Status(pod, status) => {
+                let patch = json!({"metadata": {"uid": pod.uid.as_str()}, "status": status});
+                client.strategic(&format!("{}/status", pod.path()), &patch).await.map(drop)
+            }
+            Self::Remove(pod) => {
+                let options = json!({
+                    "apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
+                    "preconditions": {"uid": pod.uid.as_str()},
+                });
+                client.delete(&pod.path(), &options).await.map(drop)
+            }
+        }
+    }
+}
+
+async fn heartbeat(client: &Client, name: &str, report: NodeReport) -> Result<(), Refusal> {
+    let node_path = format!("/api/v1/nodes/{name}");
+    let node = match client.get(&node_path).await {
+        Err(refusal) if refusal.code == 404 => {
+            let labels = json!({"kubernetes.io/hostname": name});
+            let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
+            client.post("/api/v1/nodes", &node).await?
+        }
+        other => other?,
+    };
+    renew(client, name, &node).await?;
+    let verdicts =
+        [("Ready", "True"), ("MemoryPressure", "False"), ("DiskPressure", "False"), ("PIDPressure", "False")];
+    let known: Vec<(&str, &str)> = node["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|known| Some((known["type"].as_str()?, known["status"].as_str()?)))
+        .collect();
+    if report == NodeReport::NotDue && verdicts.iter().all(|verdict| known.contains(verdict)) {
+        return Ok(());
+    }
+    let now = client.now();
+    let conditions: Vec<Value> = verdicts
+        .iter()
+        .map(|(type_, status)| {
+            json!({"type": type_, "status": status, "lastHeartbeatTime": now, "lastTransitionTime": now})
+        })
+        .collect();
+    let mut status = json!(node_status());
+    status["conditions"] = conditions.into();
+    client.strategic(&format!("{node_path}/status"), &json!({"status": status})).await.map(drop)
+}
+
+async fn renew(client: &Client, name: &str, node: &Value) -> Result<(), Refusal> {
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let now = format!("{:.6}", client.now());
+    match client.merge(&format!("{leases}/{name}"), &json!({"spec": {"renewTime": now}})).await {
+        Err(refusal) if refusal.code == 404 => {}
+        other => return other.map(drop),
+    }
+    let owner = json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"]});
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": name, "namespace": "kube-node-lease", "ownerReferences": [owner]},
+        "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now},
+    });
+    client.post(leases, &lease).await.map(drop)
+}
+
 /// What a request was for.
 enum Purpose {
-    Follow,
-    Heartbeat,
+    Heartbeat(NodeReport),
     Status(PodUid, Box<PodStatus>),
     Remove(PodUid),
 }
@@ -36,15 +146,20 @@ pub(crate) enum Notice {
     Command(Command),
     /// The runtime told of a failure or an end.
     Failure(PodUid),
+    /// A liveness probe failed.
+    Unwell(PodUid),
 }
 
 /// The agent's process: gone when it dies.
 struct Process {
     agent: Agent,
-    calls: Calls<Purpose>,
-    stream: Option<u64>,
+    calls: Calls,
+    /// The stream that is heard; later ones have greater numbers.
+    stream: u64,
+    listed: bool,
     follow_at: Option<Duration>,
     heartbeat_at: Option<Duration>,
+    reported_at: Option<Duration>,
     retry_at: Option<Duration>,
     dirty: BTreeSet<PodUid>,
     writing: BTreeSet<PodUid>,
@@ -61,6 +176,9 @@ pub(crate) struct SimNode {
     addresses: BTreeMap<PodUid, Ipv4Addr>,
     next_address: u32,
     process: Option<Process>,
+    pub(crate) health: Health,
+    /// Failures are not noticed: what a sabotage needs.
+    pub(crate) deaf: bool,
     pub(crate) notices: Vec<Notice>,
 }
 
@@ -75,6 +193,8 @@ impl SimNode {
             addresses: BTreeMap::new(),
             next_address: 0,
             process: None,
+            health: Health::new(seed ^ 1),
+            deaf: false,
             notices: Vec::new(),
         }
     }
@@ -83,15 +203,14 @@ impl SimNode {
     pub(crate) fn start(&mut self, now: Now) {
         let adopted = self.runtime.adopt();
         let node = Node { metadata: Default::default(), spec: None, status: Some(node_status()) };
-        let mut calls = Calls::new();
-        calls.send(Request::Heartbeat, Purpose::Heartbeat);
-        calls.send(Request::Follow, Purpose::Follow);
         self.process = Some(Process {
             agent: Agent::new(self.facts(), node, adopted),
-            calls,
-            stream: None,
-            follow_at: None,
-            heartbeat_at: None,
+            calls: Calls::new(),
+            stream: 0,
+            listed: false,
+            follow_at: Some(now.mono),
+            heartbeat_at: Some(now.mono),
+            reported_at: None,
             retry_at: None,
             dirty: BTreeSet::new(),
             writing: BTreeSet::new(),
@@ -112,53 +231,46 @@ impl SimNode {
         self.process.is_some()
     }
 
-    /// Takes in a part of its stream.
-    pub(crate) fn handle_feed(&mut self, feed: &Feed, now: Now) {
+    /// Takes in what arrived.
+    pub(crate) fn handle(&mut self, arrived: Arrived, now: Now) {
         let Some(process) = &mut self.process else { return };
-        match &feed.body {
-            FeedBody::Listing(entries) => {
-                if process.stream.is_some_and(|known| known >= feed.stream) {
-                    return;
-                }
-                process.stream = Some(feed.stream);
-                let pods: Vec<Arc<Pod>> = entries.iter().filter_map(|(_, entry)| typed::<Pod>(entry)).collect();
+        match arrived {
+            Arrived::Reply(id, result) => self.handle_reply(id, result, now),
+            Arrived::Listing(stream, pods) if stream == process.stream => {
+                process.listed = true;
                 self.listed(now, pods);
             }
-            FeedBody::Changes(_) if process.stream != Some(feed.stream) => {}
-            FeedBody::Changes(events) => {
-                for (_, event) in events {
-                    let Some(pod) = typed::<Pod>(event.entry()) else { continue };
-                    match event {
-                        WatchEvent::Put { .. } => self.pod_changed(now, pod),
-                        WatchEvent::Deleted { .. } => self.pod_gone(now, &uid_of(&pod)),
+            Arrived::Changes(stream, changes) if stream == process.stream && process.listed => {
+                for (pod, there) in changes {
+                    match there {
+                        true => self.pod_changed(now, pod),
+                        false => self.pod_gone(now, &uid_of(&pod)),
                     }
                 }
             }
+            Arrived::Broken(stream) if stream == process.stream => process.follow_at = Some(now.mono + RETRY),
+            // Of a stream that was given up.
+            Arrived::Listing(..) | Arrived::Changes(..) | Arrived::Broken(_) => {}
         }
     }
 
-    /// Its stream was cut.
-    pub(crate) fn handle_broken(&mut self, stream: u64, now: Now) {
-        if let Some(process) = &mut self.process
-            && process.stream == Some(stream)
-        {
-            process.follow_at = Some(now.mono + RETRY);
-        }
+    /// A request got no answer in time.
+    pub(crate) fn give_up(&mut self, id: u64, now: Now) {
+        self.handle_reply(id, Err(Refusal::none_came()), now);
     }
 
-    /// Takes in an answer.
-    pub(crate) fn handle_reply(&mut self, id: u64, reply: Reply, now: Now) {
+    fn handle_reply(&mut self, id: u64, result: Result<(), Refusal>, now: Now) {
         let Some(process) = &mut self.process else { return };
         let Some(purpose) = process.calls.answered(id) else { return };
         // Gone, or another pod has the name by now: nobody waits for this write.
-        let ok = match &reply.result {
-            Ok(()) => true,
-            Err(error) => [404, 409].contains(&error.code()),
-        };
+        let ok = result.is_ok() || result.is_err_and(|refusal| [404, 409].contains(&refusal.code));
         match purpose {
-            Purpose::Follow if !ok => process.follow_at = Some(now.mono + RETRY),
-            Purpose::Follow => {}
-            Purpose::Heartbeat => process.heartbeat_at = Some(now.mono + if ok { HEARTBEAT } else { RETRY }),
+            Purpose::Heartbeat(report) => {
+                process.heartbeat_at = Some(now.mono + if ok { HEARTBEAT } else { RETRY });
+                if ok && report == NodeReport::Due {
+                    process.reported_at = Some(now.mono);
+                }
+            }
             Purpose::Status(uid, status) => {
                 process.writing.remove(&uid);
                 if ok {
@@ -191,21 +303,24 @@ impl SimNode {
             return;
         };
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.mono);
-        if due(process.follow_at) {
-            process.follow_at = None;
-            process.calls.send(Request::Follow, Purpose::Follow);
-        }
         if due(process.heartbeat_at) {
             process.heartbeat_at = None;
-            process.calls.send(Request::Heartbeat, Purpose::Heartbeat);
+            let fresh = process.reported_at.is_some_and(|at| at + REPORT > now.mono);
+            let report = if fresh { NodeReport::NotDue } else { NodeReport::Due };
+            process.calls.send(Ask::Heartbeat(report), Purpose::Heartbeat(report));
         }
         process.agent.handle_timeout(now);
         while let Some(process) = &mut self.process {
             if let Some(effect) = process.agent.poll_effect() {
                 self.carry_out(now, effect);
             } else if let Some(report) = self.runtime.poll(now) {
-                if let Report::StartFailed { key, .. } | Report::Exited { key, .. } = &report {
+                if let Report::StartFailed { key, .. } | Report::Exited { key, .. } = &report
+                    && !self.deaf
+                {
                     self.notices.push(Notice::Failure(key.pod.clone()));
+                }
+                if let Report::Started { key, .. } = &report {
+                    self.health.started(key, now.mono);
                 }
                 process.agent.handle_report(now, report);
             } else {
@@ -222,8 +337,27 @@ impl SimNode {
         own.into_iter().flatten().flatten().chain(self.runtime.next_at()).min()
     }
 
-    pub(crate) fn take_requests(&mut self) -> Vec<Outgoing> {
+    pub(crate) fn take_requests(&mut self) -> Vec<(u64, Ask)> {
         self.process.as_mut().map(|process| process.calls.take()).unwrap_or_default()
+    }
+
+    /// The number of the stream that is to be opened now, if one is.
+    pub(crate) fn take_follow(&mut self, now: Now) -> Option<u64> {
+        let process = self.process.as_mut()?;
+        process.follow_at.take_if(|at| *at <= now.mono)?;
+        process.stream += 1;
+        process.listed = false;
+        Some(process.stream)
+    }
+
+    /// The containers that run here and have not been told to stop.
+    pub(crate) fn some_running(&self) -> Option<ContainerKey> {
+        self.runtime.running().next().cloned()
+    }
+
+    /// Takes a pod that nobody bound to it: what a sabotage needs.
+    pub(crate) fn take_pod(&mut self, now: Now, pod: Arc<Pod>) {
+        self.pod_changed(now, pod);
     }
 
     fn listed(&mut self, now: Now, pods: Vec<Arc<Pod>>) {
@@ -276,9 +410,24 @@ impl SimNode {
                 self.notices.push(Notice::Command(command.clone()));
                 self.runtime.submit(now, command);
             }
-            Effect::Mount { pod } => process.agent.handle_mounted(now, &pod, Ok(BTreeMap::new())),
+            Effect::Mount { pod } => {
+                let spec = process.agent.pod(&pod).and_then(|pod| pod.spec.clone()).unwrap_or_default();
+                let volumes = spec.volumes.into_iter().flatten();
+                let paths = volumes.map(|volume| (volume.name.clone(), PathBuf::from("/volumes").join(volume.name)));
+                process.agent.handle_mounted(now, &pod, Ok(paths.collect()));
+            }
+            Effect::SubPaths { key, wants } => {
+                let paths = wants.into_iter().map(|part| part.base.join(part.path)).collect();
+                process.agent.handle_sub_paths(now, &key, Ok(paths));
+            }
             Effect::Resolve { key, .. } => process.agent.handle_sources(now, &key, Sources::default()),
-            Effect::Probe(probe) => process.agent.handle_probe(now, &probe.key, probe.kind, Outcome::Success),
+            Effect::Probe(probe) => {
+                let outcome = self.health.answer(&probe.key, probe.kind, now.mono);
+                if probe.kind == ProbeKind::Liveness && outcome != Outcome::Success {
+                    self.notices.push(Notice::Unwell(probe.key.pod.clone()));
+                }
+                process.agent.handle_probe(now, &probe.key, probe.kind, outcome);
+            }
             Effect::Hook(hook) => process.agent.handle_hook(now, &hook.key, hook.kind, Outcome::Success),
             Effect::Status { pod } => drop(process.dirty.insert(pod)),
             Effect::Finish { pod } => {
@@ -310,14 +459,14 @@ impl SimNode {
                 continue;
             }
             let status = Box::new(status.clone());
-            let request = Request::Status(name_of(pod), status.clone());
+            let request = Ask::Status(PodName::of(pod), status.clone());
             process.writing.insert(uid.clone());
             process.calls.send(request, Purpose::Status(uid, status));
         }
         for uid in idle(&process.finishing, &process.writing) {
             process.finishing.remove(&uid);
             let Some(pod) = process.agent.pod(&uid) else { continue };
-            let request = Request::Remove(name_of(pod));
+            let request = Ask::Remove(PodName::of(pod));
             process.writing.insert(uid.clone());
             process.calls.send(request, Purpose::Remove(uid));
         }
@@ -337,33 +486,40 @@ impl SimNode {
     }
 }
 
-/// What every node has.
-pub(crate) fn node_status() -> k8s_openapi::api::core::v1::NodeStatus {
-    let room: BTreeMap<String, Quantity> =
-        [("cpu", format!("{NODE_MILLI_CPU}m")), ("memory", "8Gi".into()), ("pods", "110".into())]
-            .into_iter()
-            .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
-            .collect();
-    k8s_openapi::api::core::v1::NodeStatus {
-        capacity: Some(room.clone()),
-        allocatable: Some(room),
-        ..Default::default()
+/// The requests of an agent that are not answered yet, each with what it must remember of it.
+struct Calls {
+    next: u64,
+    open: BTreeMap<u64, Purpose>,
+    out: Vec<(u64, Ask)>,
+}
+
+impl Calls {
+    fn new() -> Self {
+        Self { next: 0, open: BTreeMap::new(), out: Vec::new() }
+    }
+
+    fn send(&mut self, ask: Ask, remember: Purpose) {
+        self.next += 1;
+        self.open.insert(self.next, remember);
+        self.out.push((self.next, ask));
+    }
+
+    /// What was remembered of a request; `None` if it was answered, or given up, before.
+    fn answered(&mut self, id: u64) -> Option<Purpose> {
+        self.open.remove(&id)
+    }
+
+    fn take(&mut self) -> Vec<(u64, Ask)> {
+        std::mem::take(&mut self.out)
     }
 }
 
-/// Whether a stored pod is bound to a node.
-pub(crate) fn is_on(entry: &Entry, node: &str) -> bool {
-    typed::<Pod>(entry).is_some_and(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node))
+/// What every node has.
+fn node_status() -> NodeStatus {
+    let room = json!({"cpu": format!("{NODE_MILLI_CPU}m"), "memory": "8Gi", "pods": "110"});
+    serde_json::from_value(json!({"capacity": room, "allocatable": room})).expect("these are amounts")
 }
 
 fn uid_of(pod: &Pod) -> PodUid {
     PodUid::new(pod.metadata.uid.clone().unwrap_or_default())
-}
-
-fn name_of(pod: &Pod) -> PodName {
-    PodName {
-        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-        name: pod.metadata.name.clone().unwrap_or_default(),
-        uid: uid_of(pod),
-    }
 }

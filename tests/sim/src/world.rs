@@ -1,32 +1,39 @@
-//! The world: carries messages late, out of order between links, or not at all; lets processes die and return; lets users
-//! declare things; and runs the checks after every step.
+//! The world: moves time, wakes agents, lets processes die and return, lets users declare things, and runs the checks
+//! after every step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_agent_core::{PodUid, workload::fake::Faults};
-use coracle_api::ApiError;
-use coracle_store::Store;
+use coracle_store::{Collection, Revision, Store, StoreError};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
+use crate::Settings;
 use crate::checks::Checks;
-use crate::clock::Clock;
-use crate::door::Door;
-use crate::manager::Manager;
-use crate::message::{Feed, Outgoing, Peer, Reply, Request};
+use crate::clock::{Agenda, Clock};
+use crate::control::Control;
+use crate::faults::Fault;
+use crate::followers::Followers;
+use crate::health::Ailment;
+use crate::link::{Address, Arrival, INBOX, Net};
 use crate::node::SimNode;
-use crate::scheduling::Scheduling;
-use crate::server::Server;
-use crate::users::Users;
+use crate::panics;
+use crate::settled::settled;
+use crate::users::{Disturbs, Errand, Users};
 
 /// How long faults happen, how long users go on without them, and how long everything may then take to come about.
 const FAULTS: Duration = Duration::from_secs(120);
-const QUIET: Duration = Duration::from_secs(150);
+const QUIET: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_secs(15 * 60);
 /// How long a fault may show after its end: a silent node is noticed late, and its pods leave later still.
 const AFTERMATH: Duration = Duration::from_secs(60);
-/// A request without an answer is given up.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// An agent's request without an answer is given up.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked whether everything has come about.
+const LOOK: Duration = Duration::from_secs(5);
 /// A run that takes more steps than this turns in circles.
 const MOST_STEPS: u64 = 400_000;
 
@@ -35,10 +42,14 @@ const MOST_STEPS: u64 = 400_000;
 pub struct Outcome {
     /// Steps taken.
     pub steps: u64,
-    /// The store's last revision.
-    pub revision: u64,
+    /// Writes to the store.
+    pub writes: u64,
+    /// Evictions that a budget was asked for and allowed.
+    pub evictions: u64,
     /// Virtual time at which all that was declared had come about.
     pub settled_at: Duration,
+    /// A hash over every write: when, where, and what.
+    pub trace: u64,
 }
 
 /// A check that did not hold.
@@ -54,464 +65,389 @@ pub struct Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "seed {} at {:?}: {}; again: SIM_SEED={} cargo test -p coracle-sim",
-            self.seed, self.at, self.what, self.seed
-        )
+        let (seed, at, what) = (self.seed, self.at, &self.what);
+        write!(f, "seed {seed} at {at:?}: {what}\n    again: SIM_SEED={seed} cargo test -p coracle-sim every_seed")
     }
 }
 
-enum Event {
-    Request(Peer, u32, u64, Box<Request>),
-    Reply(Peer, u32, u64, Box<Reply>),
-    Feed(Peer, u32, Box<Feed>),
-    GiveUp(Peer, u32, u64),
-    Broken(Peer, u32, u64),
-    Wake(Peer),
+pub(crate) enum Event {
+    GiveUp(usize, u32, u64),
+    Wake(usize),
     Fault,
     Heal(Fault),
     User,
     FaultsEnd,
     UsersEnd,
     Look,
+    Sabotage,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    AgentDies(usize),
-    ManagerDies,
-    SchedulerDies,
-    ServerDies,
-    Partition(usize),
-    Lossy(usize),
-    Slow(Peer),
-    DiskFull,
-    Runtime(usize),
-}
-
-/// One way between a peer and the server.
-#[derive(Default)]
-struct Link {
-    /// Counts the peer's lives: what is meant for an earlier one does not arrive.
-    life: u32,
-    slow: Option<Duration>,
-    loss: f64,
-    partitioned: bool,
-    /// When the last part of its stream arrives; the next one may not overtake it.
-    stream_until: Duration,
+/// What the world keeps of an agent's life.
+struct Life {
+    number: u32,
     wake_at: Option<Duration>,
+    stream: CancellationToken,
 }
 
 /// The world.
 pub(crate) struct World {
-    seed: u64,
-    clock: Clock<Event>,
+    pub(crate) seed: u64,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
+    pub(crate) agenda: Agenda<Event>,
     rng: SmallRng,
-    server: Server,
-    server_up: bool,
-    manager: Option<Manager>,
-    scheduler: Option<Scheduling>,
-    nodes: Vec<SimNode>,
-    links: BTreeMap<Peer, Link>,
+    pub(crate) control: Control,
+    net: Arc<Net>,
+    inbox: mpsc::Receiver<Arrival>,
+    pub(crate) nodes: Vec<SimNode>,
+    lives: Vec<Life>,
     users: Users,
-    checks: Checks,
+    pub(crate) checks: Checks,
+    pub(crate) followers: Followers,
+    seen: Revision,
+    looked: (Revision, usize),
     active: usize,
     faults_over: bool,
-    aftermath_until: Duration,
     users_over: bool,
-    looked: (u64, usize),
+    aftermath_until: Duration,
 }
 
 impl World {
-    /// The world of a seed.
-    pub(crate) fn new(seed: u64) -> Result<Self, String> {
+    /// The world of a seed. Only within a runtime whose time is stopped.
+    pub(crate) async fn new(seed: u64, settings: Settings) -> Result<Self, String> {
+        panics::watch();
         let mut rng = SmallRng::seed_from_u64(seed);
-        let clock = Clock::new();
-        let door = Door::new(rng.random()).map_err(|error| error.to_string())?;
-        let server = Server::new(door, clock.wall()).map_err(|error| error.to_string())?;
+        let clock = Clock::start();
+        let mut control = Control::new(rng.random(), clock)?;
         let count = rng.random_range(3..=5);
-        let mut nodes: Vec<SimNode> = (0..count).map(|number| SimNode::new(number, rng.random())).collect();
-        nodes.iter_mut().for_each(|node| node.start(clock.both()));
-        let peers = (0..count).map(Peer::Node).chain([Peer::Manager, Peer::Scheduler]);
-        let links = peers.map(|peer| (peer, Link::default())).collect();
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let net = Net::new(count, rng.random(), sender, clock);
+        let nodes: Vec<SimNode> = (0..count).map(|number| SimNode::new(number, rng.random())).collect();
+        let life = || Life { number: 0, wake_at: None, stream: CancellationToken::new() };
+        let lives = (0..count).map(|_| life()).collect();
         let users = Users::new(rng.random());
+        control.start_server().await?;
+        control.start_manager()?;
         let mut world = Self {
             seed,
+            settings,
             clock,
+            agenda: Agenda::new(),
             rng,
-            server,
-            server_up: true,
-            manager: None,
-            scheduler: None,
+            control,
+            net,
+            inbox,
             nodes,
-            links,
+            lives,
             users,
             checks: Checks::default(),
+            followers: Followers::default(),
+            seen: Revision::ZERO,
+            looked: (Revision::ZERO, 0),
             active: 0,
             faults_over: false,
-            aftermath_until: Duration::ZERO,
             users_over: false,
-            looked: (0, 0),
+            aftermath_until: Duration::ZERO,
         };
-        world.start_manager();
-        world.start_scheduler()?;
-        let peers: Vec<Peer> = world.links.keys().copied().collect();
-        peers.into_iter().for_each(|peer| world.clock.after(Duration::ZERO, Event::Wake(peer)));
-        world.clock.after(Duration::from_secs(2), Event::User);
-        world.clock.after(Duration::from_secs(12), Event::Fault);
-        world.clock.at(FAULTS, Event::FaultsEnd);
-        world.clock.at(FAULTS + QUIET, Event::UsersEnd);
+        world.begin()?;
         Ok(world)
     }
 
-    /// Runs until all that is declared has come about, or a check does not hold.
-    pub(crate) fn run(&mut self) -> Result<Outcome, Failure> {
-        let mut steps = 0;
-        let settled = self.live(&mut steps).map_err(|what| Failure { seed: self.seed, at: self.clock.now(), what });
-        settled.map(|settled_at| Outcome { steps, revision: self.server.door.store.revision().0, settled_at })
+    fn begin(&mut self) -> Result<(), String> {
+        let now = self.clock.now();
+        self.net.set_server(self.control.server.as_ref().map(|server| Arc::clone(&server.api)));
+        self.reopen_followers()?;
+        let errand = self.users.begin();
+        self.run_errand(errand);
+        for number in 0..self.nodes.len() {
+            self.nodes[number].start(self.clock.both());
+            self.agenda.at(now, Event::Wake(number));
+        }
+        if self.settings.sabotage.is_some() {
+            self.faults_over = true;
+            self.agenda.at(Duration::from_secs(30), Event::Sabotage);
+            self.agenda.at(Duration::from_secs(60), Event::UsersEnd);
+            return Ok(());
+        }
+        self.agenda.at(Duration::from_secs(3), Event::User);
+        self.agenda.at(Duration::from_secs(12), Event::Fault);
+        self.agenda.at(FAULTS, Event::FaultsEnd);
+        self.agenda.at(FAULTS + QUIET, Event::UsersEnd);
+        Ok(())
     }
 
-    fn live(&mut self, steps: &mut u64) -> Result<Duration, String> {
-        while let Some(event) = self.clock.next() {
+    /// Runs until all that is declared has come about, or a check does not hold.
+    pub(crate) async fn run(&mut self) -> Result<Outcome, crate::Failure> {
+        let mut steps = 0;
+        let settled = self.live(&mut steps).await;
+        let settled_at = settled.map_err(|what| Failure { seed: self.seed, at: self.clock.now(), what })?;
+        Ok(self.control.ground.books.with(|records| Outcome {
+            steps,
+            writes: records.ledger.writes(),
+            evictions: records.budgets.accepted(),
+            settled_at,
+            trace: records.trace(),
+        }))
+    }
+
+    async fn live(&mut self, steps: &mut u64) -> Result<Duration, String> {
+        loop {
             *steps += 1;
             if *steps > MOST_STEPS {
                 return Err("the cluster never comes to rest".into());
             }
-            let looks = matches!(event, Event::Look);
-            self.apply(event)?;
-            self.after_step()?;
-            if looks {
-                match Checks::settled(&self.server.door, &self.nodes) {
-                    Ok(()) => return Ok(self.clock.now()),
-                    Err(why) if self.clock.now() > FAULTS + QUIET + SETTLE => {
-                        return Err(format!("never settled: {why}"));
+            let disk = Arc::clone(&self.control.ground.disk);
+            tokio::select! {
+                biased;
+                Some(arrival) = self.inbox.recv() => self.arrive(arrival),
+                _ = disk.wait_for(self.seen.next()) => self.seen = disk.revision(),
+                () = self.clock.until(self.agenda.next_at()) => {
+                    while let Some(event) = self.agenda.take_due(self.clock.now()) {
+                        if let Some(settled_at) = self.apply(event).await? {
+                            return Ok(settled_at);
+                        }
                     }
-                    Err(_) => self.clock.after(Duration::from_secs(5), Event::Look),
                 }
             }
+            self.after_step()?;
         }
-        Err("nothing is left to happen".into())
     }
 
-    fn apply(&mut self, event: Event) -> Result<(), String> {
+    /// Lets something happen; the time if everything has come about.
+    async fn apply(&mut self, event: Event) -> Result<Option<Duration>, String> {
         match event {
-            Event::Request(peer, life, id, request) => self.request(peer, life, id, *request)?,
-            Event::Reply(peer, life, id, reply) => self.reply(peer, life, id, *reply),
-            Event::GiveUp(peer, life, id) => {
-                let result = Err(ApiError::timeout("no answer", 1));
-                self.reply(peer, life, id, Reply { result, revision: self.server.door.store.revision() });
-            }
-            Event::Feed(peer, life, feed) => self.feed(peer, life, &feed),
-            Event::Broken(peer, life, stream) => {
-                if let (Peer::Node(number), true) = (peer, self.links[&peer].life == life) {
-                    self.nodes[number].handle_broken(stream, self.clock.both());
-                    self.wake(peer);
+            Event::GiveUp(number, life, id) => {
+                if self.lives[number].number == life {
+                    self.nodes[number].give_up(id, self.clock.both());
+                    self.wake(number);
                 }
             }
-            Event::Wake(peer) => {
-                if let Some(link) = self.links.get_mut(&peer) {
-                    link.wake_at = None;
-                }
-                self.wake(peer);
+            Event::Wake(number) => {
+                self.lives[number].wake_at = None;
+                self.wake(number);
             }
             Event::Fault if self.faults_over => {}
             Event::Fault => {
                 self.fault()?;
                 let pause = self.rng.random_range(3_000..15_000);
-                self.clock.after(Duration::from_millis(pause), Event::Fault);
+                self.after(Duration::from_millis(pause), Event::Fault);
             }
-            Event::Heal(fault) => self.heal(fault)?,
+            Event::Heal(fault) => self.heal(fault).await?,
             Event::FaultsEnd => self.faults_over = true,
             Event::User if self.users_over => {}
             Event::User => {
-                if self.server_up {
-                    self.users.act(&mut self.server.door, self.clock.wall(), &mut self.checks, self.faults_over);
-                    self.pump()?;
-                }
-                let pause = self.rng.random_range(1_000..12_000);
-                self.clock.after(Duration::from_millis(pause), Event::User);
+                self.user()?;
+                let pause = self.rng.random_range(1_000..10_000);
+                self.after(Duration::from_millis(pause), Event::User);
             }
+            Event::UsersEnd if self.active > 0 => self.after(LOOK, Event::UsersEnd),
             Event::UsersEnd => {
                 self.users_over = true;
-                self.users.tidy(&mut self.server.door);
-                self.pump()?;
-                self.clock.after(Duration::from_secs(5), Event::Look);
+                let errand = self.users.tidy(&self.control.ground.disk);
+                self.run_errand(errand);
+                self.after(LOOK, Event::Look);
             }
-            Event::Look => {}
+            Event::Look => return self.look(),
+            Event::Sabotage => self.sabotage().await?,
         }
+        Ok(None)
+    }
+
+    pub(crate) fn after(&mut self, delay: Duration, event: Event) {
+        self.agenda.at(self.clock.now() + delay, event);
+    }
+
+    fn look(&mut self) -> Result<Option<Duration>, String> {
+        let now = self.clock.now();
+        match settled(&self.control.ground.disk, &self.nodes) {
+            Ok(()) => return Ok(Some(now)),
+            Err(why) if now > FAULTS + QUIET + SETTLE => return Err(format!("never settled: {why}")),
+            Err(_) => self.after(LOOK, Event::Look),
+        }
+        Ok(None)
+    }
+
+    fn user(&mut self) -> Result<(), String> {
+        if self.rng.random_bool(0.3) {
+            self.reread_the_past()?;
+        }
+        let errand = self.users.next(&self.control.ground.disk, self.faults_over);
+        self.run_errand(errand);
         Ok(())
+    }
+
+    fn run_errand(&mut self, errand: Errand) {
+        let now = self.clock.now();
+        match &errand.disturbs {
+            Disturbs::Nothing => {}
+            Disturbs::App(name) => self.checks.disturb(name, now),
+            Disturbs::Everything => self.checks.disturb_all(now),
+        }
+        if let Some(client) = self.control.admin() {
+            tokio::spawn(errand.run(client, Arc::clone(&self.control.ground.books)));
+        }
+    }
+
+    /// One more watcher of the pods begins at some revision that is still kept.
+    fn reread_the_past(&mut self) -> Result<(), String> {
+        let disk = Arc::clone(&self.control.ground.disk);
+        let (oldest, newest) = (disk.compacted().0, disk.revision().0);
+        let at = Revision(self.rng.random_range(oldest.min(newest)..=newest));
+        let followers = &mut self.followers;
+        let pods = Collection::new("", "pods");
+        self.control.ground.books.with(|records| followers.open_at(&disk, &records.ledger, &pods, at))
+    }
+
+    fn reopen_followers(&mut self) -> Result<(), String> {
+        let (disk, followers) = (Arc::clone(&self.control.ground.disk), &mut self.followers);
+        self.control.ground.books.with(|records| followers.open(&disk, &records.ledger))
     }
 
     fn after_step(&mut self) -> Result<(), String> {
+        let now = self.clock.now();
+        if let Some(what) = panics::take() {
+            return Err(what);
+        }
         // What a fault began may show after it: limits count only in the quiet time.
         if self.active > 0 || !self.faults_over {
-            self.aftermath_until = self.clock.now() + AFTERMATH;
+            self.aftermath_until = now + AFTERMATH;
         }
-        if self.clock.now() < self.aftermath_until {
-            self.checks.disturb_all();
+        if now < self.aftermath_until {
+            self.checks.disturb_all(now);
         }
+        let disk = Arc::clone(&self.control.ground.disk);
         let notices: Vec<_> = self.nodes.iter_mut().flat_map(|node| std::mem::take(&mut node.notices)).collect();
         for notice in &notices {
-            self.checks.notice(notice, &self.server.door)?;
+            self.checks.notice(notice, &disk, now)?;
+        }
+        if let Some(why) = self.control.ground.books.broken() {
+            return Err(why);
         }
         let running = self.nodes.iter().map(|node| node.runtime.running().count()).sum();
-        let now = (self.server.door.store.revision().0, running);
-        if now == self.looked {
+        let present = (disk.revision(), running);
+        if present == self.looked {
             return Ok(());
         }
-        self.looked = now;
-        self.server.door.store.tick(self.clock.now()).or_else(|error| match error {
-            coracle_store::StoreError::Full => Ok(None),
+        self.looked = present;
+        disk.tick(now).or_else(|error| match error {
+            StoreError::Full => Ok(None),
             other => Err(other.to_string()),
         })?;
-        self.checks.step(&self.server.door, &self.nodes)
-    }
-
-    fn start_manager(&mut self) {
-        self.manager = Some(Manager::new(self.rng.random(), self.clock.now()));
-    }
-
-    fn start_scheduler(&mut self) -> Result<(), String> {
-        self.scheduler = Some(Scheduling::new(self.rng.random()).map_err(|error| error.to_string())?);
-        Ok(())
-    }
-
-    /// Lets a peer do what is due, and carries off what it sends.
-    fn wake(&mut self, peer: Peer) {
-        let now = self.clock.now();
-        let (requests, next): (Vec<Outgoing>, Option<Duration>) = match peer {
-            Peer::Manager => {
-                let Some(manager) = &mut self.manager else { return };
-                manager.run(&self.server.door, now);
-                (manager.take_requests(), manager.next_wake())
-            }
-            Peer::Scheduler => {
-                let Some(scheduler) = &mut self.scheduler else { return };
-                scheduler.run(now);
-                (scheduler.take_requests(), scheduler.next_wake(now))
-            }
-            Peer::Node(number) => {
-                let node = &mut self.nodes[number];
-                node.run(self.clock.both());
-                (node.take_requests(), node.next_wake())
-            }
-        };
-        let life = self.links[&peer].life;
-        for outgoing in requests {
-            // Inside the server's process nothing is lost, so nothing is given up.
-            if !peer.is_inside() {
-                self.clock.after(TIMEOUT, Event::GiveUp(peer, life, outgoing.id));
-            }
-            if let Some(delay) = self.carried(peer) {
-                self.clock.after(delay, Event::Request(peer, life, outgoing.id, Box::new(outgoing.request)));
-            }
+        let followers = &mut self.followers;
+        self.control.ground.books.with(|records| followers.check(&disk, &mut records.ledger))?;
+        if now > self.aftermath_until {
+            self.control.ground.books.with(|records| records.endpoints.standing(disk.as_ref(), now))?;
         }
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        if let Some(at) = next.filter(|at| link.wake_at.is_none_or(|known| *at < known)) {
-            // A peer whose timer is due may still wait for an answer: time must move on.
-            let at = at.max(now + Duration::from_millis(1));
-            link.wake_at = Some(at);
-            self.clock.at(at, Event::Wake(peer));
+        self.checks.step(&disk, &self.nodes, now)
+    }
+
+    fn arrive(&mut self, arrival: Arrival) {
+        if self.lives[arrival.number].number == arrival.life {
+            self.nodes[arrival.number].handle(arrival.what, self.clock.both());
+            self.wake(arrival.number);
         }
     }
 
-    /// How long a message takes on a peer's link; `None` if it is lost.
-    fn carried(&mut self, peer: Peer) -> Option<Duration> {
-        let link = self.links.get(&peer)?;
-        if link.partitioned || link.loss > 0.0 && self.rng.random_bool(link.loss) {
-            return None;
+    /// Lets an agent do what is due, and carries off what it sends.
+    pub(crate) fn wake(&mut self, number: usize) {
+        let now = self.clock.both();
+        let node = &mut self.nodes[number];
+        node.run(now);
+        let life = &mut self.lives[number];
+        let address = Address { number, name: node.name.clone(), life: life.number };
+        for (id, ask) in node.take_requests() {
+            self.agenda.at(now.mono + TIMEOUT, Event::GiveUp(number, life.number, id));
+            self.net.send(address.clone(), id, ask);
         }
-        let most = link.slow.unwrap_or(Duration::from_millis(if peer.is_inside() { 3 } else { 30 }));
-        Some(Duration::from_micros(self.rng.random_range(50..=u64::try_from(most.as_micros()).unwrap_or(50).max(51))))
-    }
-
-    fn request(&mut self, peer: Peer, life: u32, id: u64, request: Request) -> Result<(), String> {
-        // What a dead process inside the server was about to do died with it.
-        if !self.server_up || (peer.is_inside() && self.links[&peer].life != life) {
-            return Ok(());
+        if let Some(stream) = node.take_follow(now) {
+            life.stream.cancel();
+            life.stream = CancellationToken::new();
+            self.net.follow(address, stream, life.stream.clone());
         }
-        let node = self.name_of(peer);
-        if matches!(request, Request::Follow) {
-            let feed = self.server.follow(peer, node.as_deref())?;
-            self.send_feed(peer, feed);
-        }
-        let result = self.server.handle(request, node.as_deref(), self.clock.wall());
-        let reply = Reply { result, revision: self.server.door.store.revision() };
-        if let Some(delay) = self.carried(peer) {
-            self.clock.after(delay, Event::Reply(peer, life, id, Box::new(reply)));
-        }
-        self.pump()
-    }
-
-    fn reply(&mut self, peer: Peer, life: u32, id: u64, reply: Reply) {
-        if self.links[&peer].life != life {
-            return;
-        }
-        let now = self.clock.now();
-        match peer {
-            Peer::Manager => self.manager.iter_mut().for_each(|manager| manager.handle_reply(id, reply.clone(), now)),
-            Peer::Scheduler => {
-                self.scheduler.iter_mut().for_each(|scheduler| scheduler.handle_reply(id, reply.clone(), now))
-            }
-            Peer::Node(number) => self.nodes[number].handle_reply(id, reply, self.clock.both()),
-        }
-        self.wake(peer);
-    }
-
-    fn feed(&mut self, peer: Peer, life: u32, feed: &Feed) {
-        if self.links[&peer].life != life {
-            return;
-        }
-        let now = self.clock.now();
-        match peer {
-            Peer::Manager => {
-                self.manager.iter_mut().for_each(|manager| manager.handle_feed(feed, &self.server.door, now))
-            }
-            Peer::Scheduler => self.scheduler.iter_mut().for_each(|scheduler| scheduler.handle_feed(feed, now)),
-            Peer::Node(number) => self.nodes[number].handle_feed(feed, self.clock.both()),
-        }
-        self.wake(peer);
-    }
-
-    fn pump(&mut self) -> Result<(), String> {
-        if !self.server_up {
-            return Ok(());
-        }
-        let names: Vec<String> = self.nodes.iter().map(|node| node.name.clone()).collect();
-        let name_of = |peer: Peer| match peer {
-            Peer::Node(number) => Some(names[number].clone()),
-            _ => None,
-        };
-        for (peer, feed) in self.server.pump(name_of)? {
-            self.send_feed(peer, feed);
-        }
-        Ok(())
-    }
-
-    /// A stream keeps its order; where a part of it is lost, it ends, and its peer learns of that later.
-    fn send_feed(&mut self, peer: Peer, feed: Feed) {
-        let (now, life) = (self.clock.now(), self.links[&peer].life);
-        match self.carried(peer) {
-            Some(delay) => {
-                let Some(link) = self.links.get_mut(&peer) else { return };
-                let at = (now + delay).max(link.stream_until);
-                link.stream_until = at;
-                self.clock.at(at, Event::Feed(peer, life, Box::new(feed)));
-            }
-            None => self.cut(peer, feed.stream),
-        }
-    }
-
-    fn cut(&mut self, peer: Peer, stream: u64) {
-        let life = self.links[&peer].life;
-        self.server.cut(peer, stream);
-        let delay = Duration::from_millis(self.rng.random_range(2_000..8_000));
-        // Later than any part that is still on its way.
-        self.clock.after(delay, Event::Broken(peer, life, stream));
-    }
-
-    fn name_of(&self, peer: Peer) -> Option<String> {
-        match peer {
-            Peer::Node(number) => Some(self.nodes[number].name.clone()),
-            _ => None,
+        if let Some(at) = node.next_wake().filter(|at| life.wake_at.is_none_or(|known| *at < known)) {
+            // An agent whose timer is due may still wait for an answer: time must move on.
+            let at = at.max(now.mono + Duration::from_millis(1));
+            life.wake_at = Some(at);
+            self.agenda.at(at, Event::Wake(number));
         }
     }
 
     fn fault(&mut self) -> Result<(), String> {
-        let node = self.rng.random_range(0..self.nodes.len());
-        let peers = [Peer::Manager, Peer::Scheduler, Peer::Node(node)];
-        let fault = match self.rng.random_range(0..10) {
-            0 | 1 => Fault::AgentDies(node),
-            2 => Fault::ManagerDies,
-            3 => Fault::SchedulerDies,
-            4 => Fault::ServerDies,
-            5 => Fault::Partition(node),
-            6 => Fault::Lossy(node),
-            7 => Fault::Slow(peers[self.rng.random_range(0..peers.len())]),
-            8 => Fault::DiskFull,
-            _ => Fault::Runtime(node),
-        };
-        if !self.begin(fault)? {
-            return Ok(());
+        let fault = Fault::draw(&mut self.rng, self.nodes.len());
+        if self.start_fault(fault)? {
+            self.active += 1;
+            let lasts = fault.lasts(&mut self.rng);
+            self.after(lasts, Event::Heal(fault));
         }
-        self.active += 1;
-        let most = match fault {
-            Fault::AgentDies(_) | Fault::Partition(_) => 70_000,
-            _ => 15_000,
-        };
-        let lasts = Duration::from_millis(self.rng.random_range(100..most));
-        self.clock.after(lasts, Event::Heal(fault));
         Ok(())
     }
 
     /// Begins a fault; whether it could.
-    fn begin(&mut self, fault: Fault) -> Result<bool, String> {
+    fn start_fault(&mut self, fault: Fault) -> Result<bool, String> {
         match fault {
-            Fault::AgentDies(number) => {
-                if !self.nodes[number].is_running() {
-                    return Ok(false);
-                }
-                self.kill_agent(number);
-            }
-            Fault::ManagerDies | Fault::SchedulerDies if !self.server_up => return Ok(false),
-            Fault::ManagerDies if self.manager.is_none() => return Ok(false),
-            Fault::SchedulerDies if self.scheduler.is_none() => return Ok(false),
-            Fault::ManagerDies => self.kill_inside(Peer::Manager),
-            Fault::SchedulerDies => self.kill_inside(Peer::Scheduler),
-            Fault::ServerDies => {
-                if !self.server_up {
-                    return Ok(false);
-                }
-                self.server_up = false;
-                self.kill_inside(Peer::Manager);
-                self.kill_inside(Peer::Scheduler);
-                for (peer, stream) in self.server.crash()? {
-                    self.cut(peer, stream);
-                }
-            }
-            Fault::Partition(number) => self.link(Peer::Node(number)).partitioned = true,
-            Fault::Lossy(number) => self.link(Peer::Node(number)).loss = 0.2,
-            Fault::Slow(peer) => self.link(peer).slow = Some(Duration::from_millis(1_500)),
-            Fault::DiskFull => self.server.door.store.set_disk_full(true).map_err(|error| error.to_string())?,
+            Fault::AgentDies(number) if !self.nodes[number].is_running() => return Ok(false),
+            Fault::AgentDies(number) => self.kill_agent(number),
+            Fault::ManagerDies if !self.control.is_managed() => return Ok(false),
+            Fault::ManagerDies => self.control.kill_manager(),
+            Fault::ServerDies if !self.control.is_up() => return Ok(false),
+            Fault::ServerDies => self.crash()?,
+            Fault::Partition(number) => self.net.change(number, |link| link.partitioned = true),
+            Fault::Lossy(number) => self.net.change(number, |link| link.loss = 0.2),
+            Fault::Slow(number) => self.net.change(number, |link| link.slow = Some(Duration::from_millis(1_500))),
+            Fault::SlowDisk => self.control.ground.pace.set_slow(Some(Duration::from_millis(1_500))),
+            Fault::DiskFull => self.set_disk_full(true)?,
             Fault::Runtime(number) => {
                 self.nodes[number].runtime.set_faults(Faults { pull: 0.2, sandbox: 0.2, start: 0.2, crash: 0.1 });
             }
+            Fault::Busy(number) => self.nodes[number].health.ailment = Ailment::Busy,
+            Fault::Hung(number) => self.nodes[number].health.ailment = Ailment::Hung,
         }
         Ok(true)
     }
 
-    fn heal(&mut self, fault: Fault) -> Result<(), String> {
+    async fn heal(&mut self, fault: Fault) -> Result<(), String> {
         self.active -= 1;
         match fault {
             Fault::AgentDies(number) => {
-                let now = self.clock.both();
-                self.nodes[number].start(now);
-                self.wake(Peer::Node(number));
+                self.nodes[number].start(self.clock.both());
+                self.wake(number);
             }
-            Fault::ManagerDies | Fault::SchedulerDies | Fault::ServerDies => {
-                self.server_up |= matches!(fault, Fault::ServerDies);
-                // A server that is down starts both when it returns.
-                if self.server_up && self.manager.is_none() && !matches!(fault, Fault::SchedulerDies) {
-                    self.start_manager();
-                    self.wake(Peer::Manager);
-                }
-                if self.server_up && self.scheduler.is_none() && !matches!(fault, Fault::ManagerDies) {
-                    self.start_scheduler()?;
-                    self.wake(Peer::Scheduler);
-                }
-            }
-            Fault::Partition(number) => self.link(Peer::Node(number)).partitioned = false,
-            Fault::Lossy(number) => self.link(Peer::Node(number)).loss = 0.0,
-            Fault::Slow(peer) => self.link(peer).slow = None,
-            Fault::DiskFull => self.server.door.store.set_disk_full(false).map_err(|error| error.to_string())?,
+            Fault::ManagerDies if self.control.is_up() && !self.control.is_managed() => self.control.start_manager()?,
+            // A server that is down starts it when it returns.
+            Fault::ManagerDies => {}
+            Fault::ServerDies => self.restart().await?,
+            Fault::Partition(number) => self.net.change(number, |link| link.partitioned = false),
+            Fault::Lossy(number) => self.net.change(number, |link| link.loss = 0.0),
+            Fault::Slow(number) => self.net.change(number, |link| link.slow = None),
+            Fault::SlowDisk => self.control.ground.pace.set_slow(None),
+            Fault::DiskFull => self.set_disk_full(false)?,
             Fault::Runtime(number) => self.nodes[number].runtime.set_faults(Faults::default()),
+            Fault::Busy(number) | Fault::Hung(number) => self.nodes[number].health.ailment = Ailment::None,
         }
         Ok(())
     }
 
-    fn link(&mut self, peer: Peer) -> &mut Link {
-        self.links.entry(peer).or_default()
+    fn set_disk_full(&self, full: bool) -> Result<(), String> {
+        self.control.ground.disk.set_disk_full(full).map_err(|error| error.to_string())
+    }
+
+    /// The server dies with all that is in its process.
+    pub(crate) fn crash(&mut self) -> Result<(), String> {
+        self.net.set_server(None);
+        // What was told until now is still compared.
+        let (disk, followers) = (Arc::clone(&self.control.ground.disk), &mut self.followers);
+        self.control.ground.books.with(|records| followers.check(&disk, &mut records.ledger))?;
+        self.control.crash()?;
+        self.seen = self.control.ground.disk.revision();
+        self.reopen_followers()
+    }
+
+    /// The server returns.
+    pub(crate) async fn restart(&mut self) -> Result<(), String> {
+        self.control.start_server().await?;
+        self.control.start_manager()?;
+        self.net.set_server(self.control.server.as_ref().map(|server| Arc::clone(&server.api)));
+        Ok(())
     }
 
     fn kill_agent(&mut self, number: usize) {
@@ -526,16 +462,8 @@ impl World {
             running.clear();
         }
         self.checks.agent_died(&there, &running);
-        self.link(Peer::Node(number)).life += 1;
-        self.server.forget(Peer::Node(number));
-    }
-
-    fn kill_inside(&mut self, peer: Peer) {
-        match peer {
-            Peer::Manager => self.manager = None,
-            _ => self.scheduler = None,
-        }
-        self.link(peer).life += 1;
-        self.server.forget(peer);
+        let life = &mut self.lives[number];
+        life.number += 1;
+        life.stream.cancel();
     }
 }
