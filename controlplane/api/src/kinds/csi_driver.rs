@@ -53,8 +53,13 @@ impl Resource for CSIDriver {
             Column::text("Modes", "volumeLifecycleModes defines what kind of volumes this CSI volume driver supports."),
             Column::AGE,
         ],
+        has_generation: true,
         ..Info::cluster("csidrivers", "csidriver")
     };
+
+    fn spec_changed(&self, old: &Self) -> bool {
+        self.spec != old.spec
+    }
 
     fn apply_defaults(&mut self) {
         let spec = &mut self.spec;

@@ -62,6 +62,8 @@ fn drivers() {
             "spec.volumeLifecycleModes: Invalid value: [\"Ephemeral\"]: field is immutable",
         ],
     );
+    let changed: CSIDriver = created(named(driver(json!({"requiresRepublish": true}))));
+    assert!(CSIDriver::INFO.has_generation && Resource::spec_changed(&changed, &made));
     line::<CSIDriver>(driver(json!({})), "x|true|false|false|<unset>|false|<none>|5m");
     line::<CSIDriver>(
         driver(json!({
