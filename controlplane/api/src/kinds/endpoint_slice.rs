@@ -206,15 +206,21 @@ mod tests {
     use super::*;
     use crate::kinds::testing::{expect, faults, row, update_faults, with};
 
+    fn slice(rest: Value) -> Value {
+        let slice = json!({
+            "metadata": {"name": "e", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"},
+            "addressType": "IPv4", "endpoints": [],
+        });
+        with(slice, rest)
+    }
+
+    #[track_caller]
+    fn check(rest: Value, expected: &[&str]) {
+        expect(&faults::<EndpointSlice>(slice(rest)), expected);
+    }
+
     #[test]
     fn slices() {
-        let slice = |rest: Value| {
-            with(
-                json!({"metadata": {"name": "e", "namespace": "n", "creationTimestamp": "2024-05-01T11:55:00Z"}, "addressType": "IPv4", "endpoints": []}),
-                rest,
-            )
-        };
-        let check = |rest: Value, expected: &[&str]| expect(&faults::<EndpointSlice>(slice(rest)), expected);
         check(json!({"endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]}), &[]);
         check(
             json!({"addressType": "IPX"}),
@@ -230,6 +236,10 @@ mod tests {
                 "ports[1].protocol: Unsupported value: \"X\"",
             ],
         );
+    }
+
+    #[test]
+    fn hints_and_addresses() {
         let hints = |hints: Value| json!({"endpoints": [{"addresses": ["10.0.0.1"], "hints": hints}]});
         check(
             hints(
@@ -266,6 +276,10 @@ mod tests {
                 "endpoints[0].addresses[1]: Invalid value: \"::1\": may not be in the loopback range",
             ],
         );
+    }
+
+    #[test]
+    fn changes_and_rows() {
         expect(
             &update_faults::<EndpointSlice>(slice(json!({})), slice(json!({"addressType": "IPv6"}))),
             &["addressType: Invalid value: \"IPv6\": field is immutable"],

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_and_backends() {
+    fn rules() {
         check(
             json!({"rules": [{"host": "10.0.0.1"}, {"host": "A", "http": {"paths": []}}]}),
             &[
@@ -313,6 +313,10 @@ mod tests {
             json!({"path": "a", "pathType": "ImplementationSpecific"}),
             &[&format!("{at}.path: Invalid value: \"a\": must be an absolute path")],
         );
+    }
+
+    #[test]
+    fn backends() {
         let backend = |backend: Value, expected: &[&str]| check(json!({ "defaultBackend": backend }), expected);
         let at = "spec.defaultBackend";
         backend(
