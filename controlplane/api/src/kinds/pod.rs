@@ -153,6 +153,18 @@ impl Resource for Pod {
         }
     }
 
+    /// A pod that no node runs, or no longer runs, goes at once.
+    fn grace_period_seconds(&self, requested: Option<i64>) -> Option<i64> {
+        let spec = self.spec.as_ref();
+        let is_bound = spec.and_then(|s| s.node_name.as_deref()).is_some_and(|n| !n.is_empty());
+        let phase = self.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
+        if !is_bound || matches!(phase, "Succeeded" | "Failed") {
+            return Some(0);
+        }
+        let seconds = requested.or(spec.and_then(|s| s.termination_grace_period_seconds)).unwrap_or(0);
+        Some(if seconds < 0 { 1 } else { seconds })
+    }
+
     fn warnings(&self) -> Vec<String> {
         self.spec.as_ref().map(|spec| spec_warnings(spec, &Path::new("spec"))).unwrap_or_default()
     }
