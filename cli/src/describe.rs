@@ -1,12 +1,18 @@
 //! `coracle describe`: what there is to know about an object, with its Events, in kubectl's layout.
 
+mod config;
 mod events;
 mod generic;
+mod job;
+mod limits;
 mod node;
 mod page;
 mod pod;
+mod policy;
 mod service;
 mod workload;
+
+use std::collections::BTreeMap;
 
 use clap::Args;
 use serde_json::Value;
@@ -51,8 +57,14 @@ struct Subject {
     object: Value,
     /// Its Events; nothing when they are not wanted.
     events: Option<Vec<Value>>,
-    /// Other objects its page tells of: a node's pods, a Deployment's ReplicaSets, a Service's EndpointSlices.
-    related: Vec<Value>,
+    /// Other objects its page tells of, by their resource: a node's pods and Lease, a Deployment's ReplicaSets.
+    related: BTreeMap<&'static str, Vec<Value>>,
+}
+
+impl Subject {
+    fn related(&self, resource: &str) -> &[Value] {
+        self.related.get(resource).map_or(&[], Vec::as_slice)
+    }
 }
 
 impl Describe {
@@ -122,27 +134,69 @@ impl Describe {
     }
 
     async fn subject(&self, cluster: &Cluster, kind: ApiKind, object: Value) -> anyhow::Result<Subject> {
-        let metadata = &object["metadata"];
-        let namespace = metadata["namespace"].as_str().unwrap_or_default();
-        let name = metadata["name"].as_str().unwrap_or_default();
-        let call = match kind.resource().as_str() {
-            "nodes" => Some(Call::get("/api/v1/pods").query("fieldSelector", format!("spec.nodeName={name}"))),
-            "deployments.apps" => crate::logs::selector(&object).map(|selector| {
-                Call::get(format!("/apis/apps/v1/namespaces/{namespace}/replicasets")).query("labelSelector", selector)
-            }),
-            "services" => Some(
-                Call::get(format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"))
-                    .query("labelSelector", format!("kubernetes.io/service-name={name}")),
-            ),
-            _ => None,
-        };
-        let related = match call {
-            Some(call) => list(cluster, call).await?,
-            None => Vec::new(),
-        };
-        let events = if self.show_events { Some(events::fetch(cluster, &kind, &object).await?) } else { None };
+        let mut related = BTreeMap::new();
+        for (resource, call) in around(&kind, &object) {
+            related.insert(resource, list(cluster, call).await?);
+        }
+        let wanted = self.show_events && has_events(&kind);
+        let events = if wanted { Some(events::fetch(cluster, &kind, &object).await?) } else { None };
         Ok(Subject { kind, object, events, related })
     }
+}
+
+/// What else is asked for to tell of an object.
+fn around(kind: &ApiKind, object: &Value) -> Vec<(&'static str, Call)> {
+    let metadata = &object["metadata"];
+    let namespace = metadata["namespace"].as_str().unwrap_or_default();
+    let name = metadata["name"].as_str().unwrap_or_default();
+    let selected = |resource: &'static str, group: &str| {
+        crate::logs::selector(object).map(|selector| {
+            (resource, Call::get(format!("{group}/namespaces/{namespace}/{resource}")).query("labelSelector", selector))
+        })
+    };
+    let all: Vec<Option<(&'static str, Call)>> = match kind.resource().as_str() {
+        "nodes" => vec![
+            Some(("pods", Call::get("/api/v1/pods").query("fieldSelector", format!("spec.nodeName={name}")))),
+            Some((
+                "leases",
+                Call::get("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases")
+                    .query("fieldSelector", format!("metadata.name={name}")),
+            )),
+        ],
+        "deployments.apps" => vec![selected("replicasets", "/apis/apps/v1")],
+        "replicasets.apps" | "statefulsets.apps" | "daemonsets.apps" => vec![selected("pods", "/api/v1")],
+        "services" => vec![Some((
+            "endpointslices",
+            Call::get(format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"))
+                .query("labelSelector", format!("kubernetes.io/service-name={name}")),
+        ))],
+        "namespaces" => vec![
+            Some(("resourcequotas", Call::get(format!("/api/v1/namespaces/{name}/resourcequotas")))),
+            Some(("limitranges", Call::get(format!("/api/v1/namespaces/{name}/limitranges")))),
+        ],
+        _ => Vec::new(),
+    };
+    all.into_iter().flatten().collect()
+}
+
+/// kubectl shows no Events with these.
+fn has_events(kind: &ApiKind) -> bool {
+    !matches!(
+        kind.resource().as_str(),
+        "namespaces"
+            | "resourcequotas"
+            | "limitranges"
+            | "secrets"
+            | "rolebindings.rbac.authorization.k8s.io"
+            | "clusterrolebindings.rbac.authorization.k8s.io"
+    )
+}
+
+/// The page about a template of pods, its cells still ended by tabs.
+pub(crate) fn pod_template(template: &Value) -> String {
+    let mut page = Page::default();
+    pod::template(&mut page, template);
+    page.text
 }
 
 async fn list(cluster: &Cluster, call: Call) -> anyhow::Result<Vec<Value>> {
@@ -156,10 +210,34 @@ fn render(subject: &Subject, now: jiff::Timestamp) -> String {
     let object = &subject.object;
     match subject.kind.resource().as_str() {
         "pods" => pod::describe(&mut page, object),
-        "nodes" => node::describe(&mut page, object, &subject.related, now),
-        "deployments.apps" => workload::deployment(&mut page, object, &subject.related),
-        "replicasets.apps" => workload::replica_set(&mut page, object),
-        "services" => service::describe(&mut page, object, &subject.related),
+        "nodes" => {
+            let (pods, leases) = (subject.related("pods"), subject.related("leases"));
+            node::describe(&mut page, object, pods, leases.first(), now);
+        }
+        "deployments.apps" => workload::deployment(&mut page, object, subject.related("replicasets")),
+        "replicasets.apps" => workload::replica_set(&mut page, object, subject.related("pods")),
+        "statefulsets.apps" => workload::stateful_set(&mut page, object, subject.related("pods")),
+        "daemonsets.apps" => workload::daemon_set(&mut page, object, subject.related("pods")),
+        "cronjobs.batch" => job::cron(&mut page, object),
+        "endpointslices.discovery.k8s.io" => service::endpoint_slice(&mut page, object),
+        "poddisruptionbudgets.policy" => policy::budget(&mut page, object),
+        "priorityclasses.scheduling.k8s.io" => policy::priority_class(&mut page, object),
+        "storageclasses.storage.k8s.io" => policy::storage_class(&mut page, object),
+        "rolebindings.rbac.authorization.k8s.io" | "clusterrolebindings.rbac.authorization.k8s.io" => {
+            policy::binding(&mut page, object);
+        }
+        "services" => service::describe(&mut page, object, subject.related("endpointslices")),
+        "endpoints" => service::endpoints(&mut page, object),
+        "jobs.batch" => job::describe(&mut page, object),
+        "configmaps" => config::config_map(&mut page, object),
+        "secrets" => config::secret(&mut page, object),
+        "serviceaccounts" => config::service_account(&mut page, object),
+        "namespaces" => {
+            let (quotas, ranges) = (subject.related("resourcequotas"), subject.related("limitranges"));
+            limits::namespace(&mut page, object, quotas, ranges);
+        }
+        "resourcequotas" => limits::quota(&mut page, object),
+        "limitranges" => limits::limit_range(&mut page, object),
         _ => generic::describe(&mut page, object),
     }
     if let Some(events) = &subject.events {

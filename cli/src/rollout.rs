@@ -13,7 +13,6 @@ use crate::{
     discovery::{ApiKind, Discovery},
     failure::{self, AlreadySaid},
     manifest::Files,
-    print::yaml,
     target,
 };
 
@@ -115,9 +114,16 @@ impl Objects {
         let discovery = Discovery::fetch(cluster).await?;
         if self.files.is_empty() {
             ensure!(!self.words.is_empty(), "required resource not specified");
-            let named = target::resolve_named(&self.words, &discovery)?;
-            let rolling = |(kind, name)| Rolling { kind, namespace: cluster.namespace.clone(), name };
-            return Ok(named.into_iter().map(rolling).collect());
+            let mut all = Vec::new();
+            for wanted in target::resolve(&self.words, &discovery)? {
+                let names = match wanted.name {
+                    Some(name) => vec![name],
+                    None => all_names(cluster, &wanted.kind).await?,
+                };
+                let rolling = |name| Rolling { kind: wanted.kind.clone(), namespace: cluster.namespace.clone(), name };
+                all.extend(names.into_iter().map(rolling));
+            }
+            return Ok(all);
         }
         let targets = self.files.read()?.into_iter().map(|manifest| manifest.resolve(&discovery, cluster));
         let rolling = |target: crate::manifest::Target| Rolling {
@@ -127,6 +133,13 @@ impl Objects {
         };
         targets.map(|target| target.map(rolling)).collect()
     }
+}
+
+/// The names of all objects of a kind in the namespace.
+async fn all_names(cluster: &Cluster, kind: &ApiKind) -> anyhow::Result<Vec<String>> {
+    let list = cluster.json(Call::get(kind.collection(Some(&cluster.namespace)))).await?;
+    let names = list["items"].as_array().into_iter().flatten().filter_map(|item| item["metadata"]["name"].as_str());
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// Kinds with a history.
@@ -236,7 +249,8 @@ async fn show_history(cluster: &Cluster, rolling: &Rolling, revision: i64) -> an
         bail!("unable to find the specified revision")
     };
     println!("{} with revision #{revision}", rolling.shown());
-    print!("{}", yaml::write(&json!({ "Pod Template": found.template })));
+    // kubectl leaves the tabs of this page as they are.
+    println!("{}", crate::describe::pod_template(&found.kept_template));
     Ok(())
 }
 

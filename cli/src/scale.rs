@@ -26,8 +26,8 @@ pub(crate) struct Scale {
     files: Files,
 
     /// How many
-    #[arg(long, value_name = "COUNT", required = true)]
-    replicas: u32,
+    #[arg(long, value_name = "COUNT", required = true, allow_negative_numbers = true)]
+    replicas: i32,
 
     /// Only if there are so many now
     #[arg(long, value_name = "COUNT")]
@@ -44,6 +44,10 @@ pub(crate) struct Scale {
 
 impl Scale {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.replicas >= 0,
+            "The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0"
+        );
         let discovery = Discovery::fetch(cluster).await?;
         let mut objects: Vec<(ApiKind, String, String)> = Vec::new();
         if self.files.is_empty() {

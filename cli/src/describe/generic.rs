@@ -15,26 +15,10 @@ pub(super) fn describe(page: &mut Page, object: &Value) {
     page.labels(0, "Labels", &metadata["labels"]);
     page.annotations(0, &metadata["annotations"]);
     let mut rest = object.clone();
-    // A Secret's values are nobody's business.
-    if object["kind"] == "Secret" {
-        hide(&mut rest);
-    }
     if let Some(metadata) = rest["metadata"].as_object_mut() {
         metadata.retain(|key, _| !ABOVE.contains(&key.as_str()));
     }
     content(page, 0, &rest);
-}
-
-/// Puts each value's length in its place.
-fn hide(secret: &mut Value) {
-    if let Some(data) = secret.get_mut("data").and_then(Value::as_object_mut) {
-        for value in data.values_mut() {
-            let encoded = value.as_str().unwrap_or_default();
-            let padding = encoded.bytes().rev().take_while(|byte| *byte == b'=').count();
-            let bytes = encoded.len() / 4 * 3 - padding.min(encoded.len() / 4 * 3);
-            *value = format!("{bytes} bytes").into();
-        }
-    }
 }
 
 fn content(page: &mut Page, level: usize, value: &Value) {

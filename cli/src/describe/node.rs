@@ -7,7 +7,7 @@ use super::page::{Page, date, items, map, text, text_or};
 
 const ROLE: &str = "node-role.kubernetes.io/";
 
-pub(super) fn describe(page: &mut Page, object: &Value, pods: &[Value], now: jiff::Timestamp) {
+pub(super) fn describe(page: &mut Page, object: &Value, pods: &[Value], lease: Option<&Value>, now: jiff::Timestamp) {
     let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
     page.field(0, "Name", text(&metadata["name"]));
     let roles: Vec<&str> = map(&metadata["labels"]).filter_map(|(key, _)| key.strip_prefix(ROLE)).collect();
@@ -22,6 +22,7 @@ pub(super) fn describe(page: &mut Page, object: &Value, pods: &[Value], now: jif
     };
     page.list(0, "Taints", &items(&spec["taints"]).map(taint).collect::<Vec<_>>());
     page.field(0, "Unschedulable", if spec["unschedulable"] == true { "true" } else { "false" });
+    heartbeat(page, lease);
     conditions(page, &status["conditions"]);
     page.line(0, "Addresses:");
     for address in items(&status["addresses"]) {
@@ -56,6 +57,15 @@ pub(super) fn describe(page: &mut Page, object: &Value, pods: &[Value], now: jif
         page.field(0, "PodCIDRs", items(&spec["podCIDRs"]).map(text).collect::<Vec<_>>().join(","));
     }
     load(page, status, pods, now);
+}
+
+/// When the node was heard of last.
+fn heartbeat(page: &mut Page, lease: Option<&Value>) {
+    let Some(lease) = lease else { return };
+    page.line(0, "Lease:");
+    page.field(1, "HolderIdentity", text_or(&lease["spec"]["holderIdentity"], "<unset>"));
+    page.field(1, "AcquireTime", date(&lease["spec"]["acquireTime"]));
+    page.field(1, "RenewTime", date(&lease["spec"]["renewTime"]));
 }
 
 fn conditions(page: &mut Page, conditions: &Value) {

@@ -1,5 +1,6 @@
 //! Pods and the templates of pods. Pure.
 
+use coracle_api::quantity::Amount;
 use serde_json::Value;
 
 use super::page::{Page, date, items, map, selector, text, text_or, title};
@@ -54,7 +55,7 @@ pub(super) fn describe(page: &mut Page, pod: &Value) {
         items(&status["podIPs"]).for_each(|ip| page.field(1, "IP", text(&ip["ip"])));
     }
     page.controller(pod);
-    containers(page, 0, spec, Some(status));
+    containers(page, 0, spec, Some(pod));
     gates(page, spec, status);
     page.conditions(&status["conditions"]);
     volumes(page, 0, spec);
@@ -100,23 +101,36 @@ fn gates(page: &mut Page, spec: &Value, status: &Value) {
     }
 }
 
-fn containers(page: &mut Page, level: usize, spec: &Value, status: Option<&Value>) {
+/// The lists of containers, of a pod with its status or of a template. Whatever the level, a container's own lines are at the
+/// third: kubectl has it so.
+fn containers(page: &mut Page, level: usize, spec: &Value, pod: Option<&Value>) {
     for (name, list, statuses) in LISTS {
         if items(&spec[list]).next().is_none() {
+            if list == "containers" {
+                page.line(level, format!("{name}: <none>"));
+            }
             continue;
         }
         page.line(level, format!("{name}:"));
         for container in items(&spec[list]) {
-            let found =
-                status.and_then(|status| items(&status[statuses]).find(|status| status["name"] == container["name"]));
-            page.line(level + 1, format!("{}:", text(&container["name"])));
-            self::container(page, level + 2, container, status.map(|_| found.unwrap_or(&Value::Null)));
+            let status =
+                pod.and_then(|pod| items(&pod["status"][statuses]).find(|status| status["name"] == container["name"]));
+            page.line(1, format!("{}{}:", nested(level), text(&container["name"])));
+            self::container(page, container, status);
+            environment(page, container, pod);
+            mounts(page, container);
         }
     }
 }
 
+/// What is put before a name inside a template.
+fn nested(level: usize) -> &'static str {
+    if level > 0 { " " } else { "" }
+}
+
 /// A container; its status where it is a pod's.
-fn container(page: &mut Page, level: usize, container: &Value, status: Option<&Value>) {
+fn container(page: &mut Page, container: &Value, status: Option<&Value>) {
+    let level = 2;
     if let Some(status) = status {
         page.field(level, "Container ID", text(&status["containerID"]));
     }
@@ -162,8 +176,6 @@ fn container(page: &mut Page, level: usize, container: &Value, status: Option<&V
             page.field(level, name, probe(&container[field]));
         }
     }
-    environment(page, level, container);
-    mounts(page, level, container);
 }
 
 fn state(page: &mut Page, level: usize, name: &str, state: &Value) {
@@ -227,7 +239,8 @@ fn probe(probe: &Value) -> String {
     }
 }
 
-fn environment(page: &mut Page, level: usize, container: &Value) {
+fn environment(page: &mut Page, container: &Value, pod: Option<&Value>) {
+    let level = 2;
     if items(&container["envFrom"]).next().is_some() {
         page.line(level, "Environment Variables from:");
         for source in items(&container["envFrom"]) {
@@ -255,17 +268,23 @@ fn environment(page: &mut Page, level: usize, container: &Value) {
             page.field(
                 level + 1,
                 &name,
-                format!(" ({}:{})", text_or(&field["apiVersion"], "v1"), text(&field["fieldPath"])),
+                format!(
+                    "{} ({}:{})",
+                    pod.map(|pod| field_of(pod, &text(&field["fieldPath"]))).unwrap_or_default(),
+                    text_or(&field["apiVersion"], "v1"),
+                    text(&field["fieldPath"])
+                ),
             );
         } else if let Some(resource) = from.get("resourceFieldRef") {
-            page.field(level + 1, &name, format!(" ({})", text(&resource["resource"])));
-        } else if let Some((sort, reference)) = [("secret", "secretKeyRef"), ("config map", "configMapKeyRef")]
+            let amount = resource_of(container, resource);
+            page.field(level + 1, &name, format!("{amount} ({})", text(&resource["resource"])));
+        } else if let Some((sort, reference)) = [("in secret", "secretKeyRef"), ("of config map", "configMapKeyRef")]
             .into_iter()
             .find_map(|(sort, field)| from.get(field).map(|reference| (sort, reference)))
         {
             let optional = reference["optional"] == true;
             let value = format!(
-                "<set to the key '{}' in {sort} '{}'>\tOptional: {optional}",
+                "<set to the key '{}' {sort} '{}'>\tOptional: {optional}",
                 text(&reference["key"]),
                 text(&reference["name"])
             );
@@ -279,7 +298,38 @@ fn environment(page: &mut Page, level: usize, container: &Value) {
     }
 }
 
-fn mounts(page: &mut Page, level: usize, container: &Value) {
+/// What a container sees of its pod: the fields that the downward API knows.
+fn field_of(pod: &Value, path: &str) -> String {
+    if let Some((map, key)) = path.strip_suffix("']").and_then(|path| path.split_once("['")) {
+        return text(&pod.pointer(&format!("/{}", map.replace('.', "/"))).unwrap_or(&Value::Null)[key]);
+    }
+    if matches!(path, "metadata.labels" | "metadata.annotations") {
+        let mut pairs: Vec<String> = map(pod.pointer(&format!("/{}", path.replace('.', "/"))).unwrap_or(&Value::Null))
+            .map(|(key, value)| format!("{key}={:?}", text(value)))
+            .collect();
+        pairs.sort();
+        return pairs.join("\n");
+    }
+    pod.pointer(&format!("/{}", path.replace('.', "/"))).map(text).unwrap_or_default()
+}
+
+/// A container's limit or request in units of the divisor, rounded up.
+fn resource_of(container: &Value, wanted: &Value) -> String {
+    let resource = text(&wanted["resource"]);
+    let Some((sort, name)) = resource.split_once('.') else { return String::new() };
+    let amount = |value: &Value| Amount::parse(&text_or(value, "0")).unwrap_or(Amount::ZERO).nano();
+    let divisor = match amount(&wanted["divisor"]) {
+        0 => Amount::parse("1").map_or(1, |one| one.nano()),
+        divisor => divisor,
+    };
+    match (amount(&container["resources"][sort][name]), sort) {
+        (0, "limits") if matches!(name, "cpu" | "memory") => "node allocatable".to_owned(),
+        (amount, _) => ((amount + divisor - 1) / divisor).to_string(),
+    }
+}
+
+fn mounts(page: &mut Page, container: &Value) {
+    let level = 2;
     if items(&container["volumeMounts"]).next().is_none() {
         return page.field(level, "Mounts", "<none>");
     }
@@ -304,8 +354,8 @@ fn volumes(page: &mut Page, level: usize, spec: &Value) {
     }
     page.line(level, "Volumes:");
     for volume in items(&spec["volumes"]) {
-        page.line(level + 1, format!("{}:", text(&volume["name"])));
-        let level = level + 2;
+        page.line(1, format!("{}{}:", nested(level), text(&volume["name"])));
+        let level = 2;
         let optional = |value: &Value| if value["optional"] == true { "true" } else { "false" };
         if let Some(source) = volume.get("configMap") {
             page.field(level, "Type", "ConfigMap (a volume populated by a ConfigMap)");

@@ -39,7 +39,7 @@ pub(super) fn describe(page: &mut Page, object: &Value, slices: &[Value]) {
         if port["nodePort"].as_i64().is_some_and(|port| port != 0) {
             page.field(0, "NodePort", format!("{name}\t{}/{protocol}", text(&port["nodePort"])));
         }
-        page.field(0, "Endpoints", endpoints(port, slices));
+        page.field(0, "Endpoints", addresses(port, slices));
     }
     page.field(0, "Session Affinity", text(&spec["sessionAffinity"]));
     for (field, name) in
@@ -51,8 +51,64 @@ pub(super) fn describe(page: &mut Page, object: &Value, slices: &[Value]) {
     }
 }
 
+/// An Endpoints object.
+pub(super) fn endpoints(page: &mut Page, object: &Value) {
+    super::config::head(page, object);
+    page.line(0, "Subsets:");
+    for subset in items(&object["subsets"]) {
+        for (field, name) in [("addresses", "Addresses"), ("notReadyAddresses", "NotReadyAddresses")] {
+            let all: Vec<String> = items(&subset[field]).map(|address| text(&address["ip"])).collect();
+            page.field(1, name, if all.is_empty() { "<none>".to_owned() } else { all.join(",") });
+        }
+        if items(&subset["ports"]).next().is_some() {
+            page.line(1, "Ports:");
+            page.line(2, "Name\tPort\tProtocol");
+            page.line(2, "----\t----\t--------");
+        }
+        for port in items(&subset["ports"]) {
+            let name = text_or(&port["name"], "<unset>");
+            page.line(2, format!("{name}\t{}\t{}", text(&port["port"]), text_or(&port["protocol"], "TCP")));
+        }
+        page.line(0, "");
+    }
+}
+
+/// An EndpointSlice.
+pub(super) fn endpoint_slice(page: &mut Page, object: &Value) {
+    super::config::head(page, object);
+    page.field(0, "AddressType", text(&object["addressType"]));
+    if items(&object["ports"]).next().is_none() {
+        page.line(0, "Ports: <unset>");
+    } else {
+        page.line(0, "Ports:");
+        page.line(1, "Name\tPort\tProtocol");
+        page.line(1, "----\t----\t--------");
+    }
+    for port in items(&object["ports"]) {
+        let cells = ["name", "port", "protocol"].map(|field| text_or(&port[field], "<unset>"));
+        page.line(1, cells.join("\t"));
+    }
+    if items(&object["endpoints"]).next().is_none() {
+        return page.line(0, "Endpoints: <none>");
+    }
+    page.line(0, "Endpoints:");
+    for endpoint in items(&object["endpoints"]) {
+        let all: Vec<String> = items(&endpoint["addresses"]).map(text).collect();
+        page.field(1, "- Addresses", if all.is_empty() { "<none>".to_owned() } else { all.join(", ") });
+        page.line(2, "Conditions:");
+        page.field(3, "Ready", text_or(&endpoint["conditions"]["ready"], "<unset>"));
+        page.field(2, "Hostname", text_or(&endpoint["hostname"], "<unset>"));
+        let target = &endpoint["targetRef"];
+        if !target.is_null() {
+            page.field(2, "TargetRef", format!("{}/{}", text(&target["kind"]), text(&target["name"])));
+        }
+        page.field(2, "NodeName", text_or(&endpoint["nodeName"], "<unset>"));
+        page.field(2, "Zone", text_or(&endpoint["zone"], "<unset>"));
+    }
+}
+
 /// The ready addresses behind a port.
-fn endpoints(port: &Value, slices: &[Value]) -> String {
+fn addresses(port: &Value, slices: &[Value]) -> String {
     let mut found = Vec::new();
     let name = |port: &Value| text(&port["name"]);
     for slice in slices {

@@ -3,13 +3,15 @@ use serde_json::{Value, json};
 use super::{Subject, render};
 use crate::discovery::Discovery;
 
-fn check(kind: &str, object: Value, events: Option<Vec<Value>>, related: Vec<Value>, expect: &str) {
+fn check(kind: &str, object: Value, events: Option<Vec<Value>>, related: (&'static str, Vec<Value>), expect: &str) {
     let kind = match kind {
-        "services" | "configmaps" => crate::discovery::ApiKind { plural: kind.to_owned(), ..Default::default() },
+        "services" | "configmaps" | "secrets" | "widgets" => {
+            crate::discovery::ApiKind { plural: kind.to_owned(), ..Default::default() }
+        }
         kind => Discovery::sample().find(kind).expect("it is known").remove(0),
     };
     let now = "2026-01-01T00:01:00Z".parse().expect("a time");
-    let text = render(&Subject { kind, object, events, related }, now);
+    let text = render(&Subject { kind, object, events, related: [related].into() }, now);
     assert_eq!(text, expect, "\n{text}");
 }
 
@@ -36,7 +38,7 @@ fn a_pod_is_told_as_kubectl_does() {
         "pods",
         pod,
         Some(vec![event]),
-        Vec::new(),
+        ("none", Vec::new()),
         "\
 Name:             p
 Namespace:        n
@@ -99,7 +101,7 @@ fn a_service_tells_where_it_leads() {
         "services",
         service,
         None,
-        vec![slice],
+        ("endpointslices", vec![slice]),
         "\
 Name:              s
 Namespace:         n
@@ -134,7 +136,7 @@ fn a_deployment_tells_of_its_sets() {
         "deployments",
         deployment,
         Some(Vec::new()),
-        vec![set("new", "2", 2), set("old", "1", 0)],
+        ("replicasets", vec![set("new", "2", 2), set("old", "1", 0)]),
         "\
 Name:                   d
 Namespace:              n
@@ -147,7 +149,8 @@ StrategyType:           RollingUpdate
 MinReadySeconds:        0
 RollingUpdateStrategy:  25% max unavailable, 1 max surge
 Pod Template:
-  Labels:          app=x
+  Labels:  app=x
+  Containers: <none>
   Volumes:         <none>
   Node-Selectors:  <none>
   Tolerations:     <none>
@@ -160,13 +163,13 @@ Events:            <none>
 
 #[test]
 fn any_object_is_told_field_by_field() {
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "n", "managedFields": [], "uid": "u"},
+    let widget = json!({"apiVersion": "v1", "kind": "Widget", "metadata": {"name": "m", "namespace": "n", "managedFields": [], "uid": "u"},
         "data": {"a.conf": "x"}, "list": ["p", {"podIP": "q"}]});
     check(
-        "configmaps",
-        map,
+        "widgets",
+        widget,
         None,
-        Vec::new(),
+        ("none", Vec::new()),
         "\
 Name:         m
 Namespace:    n
@@ -175,12 +178,67 @@ Annotations:  <none>
 API Version:  v1
 Data:
   a.conf:  x
-Kind:      ConfigMap
+Kind:      Widget
 List:
   p
   Pod IP:  q
 Metadata:
   UID:  u
+",
+    );
+}
+
+#[test]
+fn what_a_config_map_holds_is_shown_and_what_a_secret_holds_is_not() {
+    let metadata = json!({"name": "m", "namespace": "n"});
+    let map = json!({"metadata": metadata, "data": {"b": "2", "a": "1"}, "binaryData": {"c": "AAEC"}});
+    check(
+        "configmaps",
+        map,
+        Some(Vec::new()),
+        ("none", Vec::new()),
+        "\
+Name:         m
+Namespace:    n
+Labels:       <none>
+Annotations:  <none>
+
+Data
+====
+a:
+----
+1
+
+b:
+----
+2
+
+
+BinaryData
+====
+c: 3 bytes
+
+Events:  <none>
+",
+    );
+    let secret = json!({"metadata": metadata, "type": "Opaque", "data": {"token": "c2VjcmV0", "key": "YWI="}});
+    check(
+        "secrets",
+        secret,
+        None,
+        ("none", Vec::new()),
+        "\
+Name:         m
+Namespace:    n
+Labels:       <none>
+Annotations:  <none>
+
+Type:  Opaque
+
+Data
+====
+key:    2 bytes
+token:  6 bytes
 ",
     );
 }

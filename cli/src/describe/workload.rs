@@ -1,4 +1,4 @@
-//! Deployments and ReplicaSets. Pure.
+//! Deployments, ReplicaSets, StatefulSets and DaemonSets. Pure.
 
 use serde_json::Value;
 
@@ -83,7 +83,19 @@ fn shown(sets: &[&Value]) -> String {
     if sets.is_empty() { "<none>".to_owned() } else { sets.iter().map(one).collect::<Vec<_>>().join(", ") }
 }
 
-pub(super) fn replica_set(page: &mut Page, object: &Value) {
+/// How many of the pods that an object controls are in each phase.
+fn phases(object: &Value, pods: &[Value]) -> String {
+    let uid = &object["metadata"]["uid"];
+    let is_ours = |pod: &&Value| {
+        items(&pod["metadata"]["ownerReferences"]).any(|owner| owner["controller"] == true && owner["uid"] == *uid)
+    };
+    let ours: Vec<&Value> = pods.iter().filter(is_ours).collect();
+    let in_phase = |phase: &str| ours.iter().filter(|pod| pod["status"]["phase"] == phase).count();
+    let [running, waiting, succeeded, failed] = ["Running", "Pending", "Succeeded", "Failed"].map(in_phase);
+    format!("{running} Running / {waiting} Waiting / {succeeded} Succeeded / {failed} Failed")
+}
+
+pub(super) fn replica_set(page: &mut Page, object: &Value, pods: &[Value]) {
     let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
     head(page, object);
     page.field(0, "Selector", selector(&spec["selector"]));
@@ -95,6 +107,7 @@ pub(super) fn replica_set(page: &mut Page, object: &Value) {
         "Replicas",
         format!("{} current / {} desired", count(&status["replicas"]), text_or(&spec["replicas"], "0")),
     );
+    page.field(0, "Pods Status", phases(object, pods));
     pod::template(page, &spec["template"]);
     if items(&status["conditions"]).next().is_some() {
         page.line(0, "Conditions:");
@@ -112,4 +125,63 @@ pub(super) fn replica_set(page: &mut Page, object: &Value) {
             );
         }
     }
+}
+
+pub(super) fn stateful_set(page: &mut Page, object: &Value, pods: &[Value]) {
+    let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
+    head(page, object);
+    page.field(0, "CreationTimestamp", date(&metadata["creationTimestamp"]));
+    page.field(0, "Selector", selector(&spec["selector"]));
+    page.labels(0, "Labels", &metadata["labels"]);
+    page.annotations(0, &metadata["annotations"]);
+    page.field(0, "Replicas", format!("{} desired | {} total", count(&spec["replicas"]), count(&status["replicas"])));
+    page.field(0, "Update Strategy", text(&spec["updateStrategy"]["type"]));
+    let rolling = &spec["updateStrategy"]["rollingUpdate"];
+    for (field, name) in [("partition", "Partition"), ("maxUnavailable", "MaxUnavailable")] {
+        if !rolling[field].is_null() {
+            page.field(1, name, text(&rolling[field]));
+        }
+    }
+    page.field(0, "Pods Status", phases(object, pods));
+    pod::template(page, &spec["template"]);
+    claims(page, &spec["volumeClaimTemplates"]);
+}
+
+/// The claims that each pod of a StatefulSet gets.
+fn claims(page: &mut Page, templates: &Value) {
+    if items(templates).next().is_none() {
+        return page.field(0, "Volume Claims", "<none>");
+    }
+    page.line(0, "Volume Claims:");
+    for claim in items(templates) {
+        let (metadata, spec) = (&claim["metadata"], &claim["spec"]);
+        page.field(1, "Name", text(&metadata["name"]));
+        page.field(1, "StorageClass", text(&spec["storageClassName"]));
+        page.labels(1, "Labels", &metadata["labels"]);
+        page.annotations(1, &metadata["annotations"]);
+        page.field(1, "Capacity", text_or(&spec["resources"]["requests"]["storage"], "<default>"));
+        let modes: Vec<String> = items(&spec["accessModes"]).map(text).collect();
+        page.field(1, "Access Modes", format!("[{}]", modes.join(" ")));
+    }
+}
+
+pub(super) fn daemon_set(page: &mut Page, object: &Value, pods: &[Value]) {
+    let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
+    head(page, object);
+    page.field(0, "Selector", selector(&spec["selector"]));
+    page.field(0, "Node-Selector", selector(&spec["template"]["spec"]["nodeSelector"]));
+    page.labels(0, "Labels", &metadata["labels"]);
+    page.annotations(0, &metadata["annotations"]);
+    for (field, name) in [
+        ("desiredNumberScheduled", "Desired Number of Nodes Scheduled"),
+        ("currentNumberScheduled", "Current Number of Nodes Scheduled"),
+        ("updatedNumberScheduled", "Number of Nodes Scheduled with Up-to-date Pods"),
+        ("numberAvailable", "Number of Nodes Scheduled with Available Pods"),
+        ("numberMisscheduled", "Number of Nodes Misscheduled"),
+    ] {
+        // These are no cells of the column: kubectl puts a blank here.
+        page.line(0, format!("{name}: {}", count(&status[field])));
+    }
+    page.field(0, "Pods Status", phases(object, pods));
+    pod::template(page, &spec["template"]);
 }

@@ -26,6 +26,8 @@ pub(super) struct Revision {
     pub number: i64,
     pub change_cause: Option<String>,
     pub template: Value,
+    /// The template as it is kept, with what only the controller writes; the change's cause is an annotation of it.
+    pub kept_template: Value,
     /// What the ReplicaSet kept of the Deployment's annotations.
     annotations: Map<String, Value>,
     /// The patch that goes back to it, where it is kept as one.
@@ -56,14 +58,24 @@ fn revision(item: &Value) -> Option<Revision> {
         if let Some(map) = template.as_object_mut() {
             map.remove("$patch");
         }
-        return Some(Revision { number, change_cause, template, annotations, patch: Some(patch) });
+        let kept_template = with_cause(&template, change_cause.as_deref());
+        return Some(Revision { number, change_cause, template, kept_template, annotations, patch: Some(patch) });
     }
     let number = annotations.get(REVISION)?.as_str()?.parse().ok()?;
     let mut template = item["spec"]["template"].clone();
+    let kept_template = with_cause(&template, change_cause.as_deref());
     if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         labels.remove(TEMPLATE_HASH);
     }
-    Some(Revision { number, change_cause, template, annotations, patch: None })
+    Some(Revision { number, change_cause, template, kept_template, annotations, patch: None })
+}
+
+fn with_cause(template: &Value, cause: Option<&str>) -> Value {
+    let mut template = template.clone();
+    if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
+        template["metadata"]["annotations"][CHANGE_CAUSE] = cause.into();
+    }
+    template
 }
 
 /// kubectl's table of revisions.

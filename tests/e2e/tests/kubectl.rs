@@ -264,8 +264,8 @@ fn events_are_listed_as_kubernetes_words_them() -> Result<()> {
         for words in [
             "Successfully assigned default/web-",
             "Container image \"hello:v1\" already present on machine",
-            "Created container: hello",
-            "Started container hello",
+            "Container created",
+            "Container started",
             "Scaled up replica set web-",
             "Created pod: web-",
             "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
