@@ -113,6 +113,9 @@ fn run(line: Line) -> anyhow::Result<()> {
                 .with_writer(io::stderr)
                 .init();
             let _ = rustls::crypto::ring::default_provider().install_default();
+            // The allocator asks for huge pages, which multiply the memory of an idle server by four. Where the kernel
+            // refuses, the server runs all the same.
+            let _ = rustix::thread::disable_transparent_huge_pages(true);
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(server.run(&line.options))
         }
