@@ -74,7 +74,15 @@ impl Default for Metrics {
             durations.clone(),
         );
         let others = RwLock::default();
-        Self { registry, others, requests, durations, reads: Arc::default(), writes: Arc::default(), watches: Arc::default() }
+        Self {
+            registry,
+            others,
+            requests,
+            durations,
+            reads: Arc::default(),
+            writes: Arc::default(),
+            watches: Arc::default(),
+        }
     }
 }
 
