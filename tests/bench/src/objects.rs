@@ -69,33 +69,17 @@ pub(crate) enum Placement {
     On(String),
 }
 
-/// A pod as a Deployment of an ordinary web application makes it.
+/// A pod as small applications have it: with what servers add to it some 2.4 kB, of which upstream's figures were taken too.
 pub(crate) fn pod(placement: &Placement) -> Template {
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": NAME,
-            "labels": {
-                "app.kubernetes.io/name": "shop", "app.kubernetes.io/component": "frontend",
-                "app.kubernetes.io/version": "1.27.3", "pod-template-hash": "6d4cf56db6",
-            },
-            "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "9102"},
-        },
-        "spec": {
-            "containers": [{
-                "name": "web", "image": "registry.example.com/shop/frontend:1.27.3",
-                "ports": [{"name": "http", "containerPort": 8080}, {"name": "metrics", "containerPort": 9102}],
-                "env": [
-                    {"name": "LOG_LEVEL", "value": "info"},
-                    {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                    {"name": "DATABASE", "valueFrom": {"secretKeyRef": {"name": "database", "key": "url"}}},
-                ],
-                "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
-                "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 5},
-                "volumeMounts": [{"name": "config", "mountPath": "/etc/shop", "readOnly": true}],
-            }],
-            "volumes": [{"name": "config", "configMap": {"name": "shop"}}],
-        },
+        "metadata": {"name": NAME, "labels": {"app": "shop"}},
+        "spec": {"containers": [{
+            "name": "web", "image": "registry.example.com/shop/frontend:1.27.3",
+            "ports": [{"containerPort": 8080}],
+            "env": [{"name": "LOG_LEVEL", "value": "info"}],
+            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+        }]},
     });
     match placement {
         Placement::None => pod["spec"]["schedulerName"] = json!("nobody"),
@@ -110,21 +94,9 @@ pub(crate) fn pod(placement: &Placement) -> Template {
 pub(crate) fn running_status(number: u64) -> Bytes {
     let address = format!("10.42.{}.{}", number / 250 % 250, number % 250 + 1);
     let at = "2026-01-01T00:00:00Z";
-    let condition =
-        |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": at, "observedGeneration": 1});
-    let kinds = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
-    let conditions = kinds.map(condition);
-    let image_id =
-        "registry.example.com/shop/frontend@sha256:9f1c4a9d3b0a7e5f6c2d8e1b4a7f0c3d6e9b2a5f8c1d4e7b0a3f6c9d2e5b8a1f";
     let status = json!({"status": {
-        "phase": "Running", "observedGeneration": 1, "qosClass": "Burstable", "startTime": at,
-        "hostIP": "192.168.1.10", "hostIPs": [{"ip": "192.168.1.10"}], "podIP": address, "podIPs": [{"ip": address}],
-        "conditions": conditions,
-        "containerStatuses": [{
-            "name": "web", "ready": true, "started": true, "restartCount": 0,
-            "image": "registry.example.com/shop/frontend:1.27.3", "imageID": image_id,
-            "containerID": format!("containerd://{number:064x}"), "state": {"running": {"startedAt": at}},
-        }],
+        "phase": "Running", "startTime": at, "podIP": address, "podIPs": [{"ip": address}],
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at}],
     }});
     status.to_string().into()
 }
