@@ -94,18 +94,18 @@ fn a_log_is_followed_to_its_end() -> Result<()> {
     let cluster = Cluster::start()?;
     let ticks = format!("  containers:\n{}", container("c", "[tick, \"3\"]"));
     let on = format!("  containers:\n{}", container("c", "[tick]"));
-    cluster.apply(&(pod("ticks", "Never", &ticks) + &pod("on", "Never", &on)))?;
-    cluster.k("wait --for=condition=Ready pod/on --timeout=30s")?;
+    cluster.apply(&(pod("ticks", "Never", &ticks) + &pod("goes-on", "Never", &on)))?;
+    cluster.k("wait --for=condition=Ready pod/goes-on --timeout=30s")?;
     // One that ends by itself, and two that are ended by the pod's.
     let follow = cluster.k_runs("logs -f ticks")?;
-    let mut other = cluster.k_runs("logs -f on --tail=1 --timestamps")?;
-    let labelled = cluster.k_runs("logs -f -l app=on --prefix")?;
+    let mut other = cluster.k_runs("logs -f goes-on --tail=1 --timestamps")?;
+    let labelled = cluster.k_runs("logs -f -l app=goes-on --prefix")?;
     ensure!(follow.ended(SOON)? == ["tick 1", "tick 2", "tick 3"]);
     let from = other.line(SOON, |line| line.ends_with("tick 3"))?;
     ensure!(from.split_once(' ').is_some_and(|(time, _)| time.ends_with('Z')), "{from}");
-    labelled.line(SOON, |line| line == "[pod/on/c] tick 3")?;
+    labelled.line(SOON, |line| line == "[pod/goes-on/c] tick 3")?;
     ensure!(other.is_alive()?, "it left before the container");
-    cluster.k("delete pod on --wait=false")?;
+    cluster.k("delete pod goes-on --wait=false")?;
     other.ended(SOON)?;
     labelled.ended(SOON)?;
     Ok(())

@@ -1,6 +1,6 @@
 //! A Deployment goes from one version to the next and back, under load, and loses no request.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -30,26 +30,45 @@ fn serves(cluster: &Cluster, ip: &str, version: &str) -> Result<()> {
     })
 }
 
-/// Asks one request after the other while `work` goes on; none may fail.
+/// How many requests are answered before a change begins, and at least while it goes on.
+const SOME: usize = 3;
+
+/// Asks one request after the other before `work`, while it goes on and after it; none may fail.
 fn under_load(cluster: &Cluster, url: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let done = AtomicBool::new(false);
+    let answered = AtomicUsize::new(0);
+    let some_more = || {
+        let before = answered.load(Ordering::Relaxed);
+        eventually(SOON, || {
+            let now = answered.load(Ordering::Relaxed);
+            ensure!(now >= before + SOME, "only {} requests were answered", now - before);
+            Ok(now)
+        })
+    };
     std::thread::scope(|scope| {
         let load = scope.spawn(|| {
-            let (mut failed, mut count) = (Vec::new(), 0);
+            let mut failed = Vec::new();
             while !done.load(Ordering::Relaxed) {
-                count += 1;
-                if let Err(error) = cluster.curl(url) {
-                    failed.push(format!("{error:#}"));
+                match cluster.curl(url) {
+                    Ok(_) => _ = answered.fetch_add(1, Ordering::Relaxed),
+                    Err(error) => failed.push(format!("{error:#}")),
                 }
             }
-            (failed, count)
+            failed
         });
-        let worked = work();
+        let worked: Result<usize> = (|| {
+            let before = some_more()?;
+            work()?;
+            let during = answered.load(Ordering::Relaxed) - before;
+            some_more()?;
+            Ok(during)
+        })();
         done.store(true, Ordering::Relaxed);
-        let (failed, count) = load.join().map_err(|_| anyhow!("the load panicked"))?;
-        worked?;
+        let failed = load.join().map_err(|_| anyhow!("the load panicked"))?;
+        let count = failed.len() + answered.load(Ordering::Relaxed);
         ensure!(failed.is_empty(), "{} of {count} requests failed: {failed:?}", failed.len());
-        ensure!(count > 20, "only {count} requests were sent");
+        let during = worked?;
+        ensure!(during >= SOME, "only {during} requests were answered while it went on");
         Ok(())
     })
 }
@@ -143,7 +162,12 @@ fn a_paused_rollout_waits_until_it_is_resumed() -> Result<()> {
     ensure!(cluster.k("rollout resume deploy/hello")? == "deployment.apps/hello resumed\n");
     rolled(&cluster)?;
     serves(&cluster, &ip, "v2")?;
-    ensure!(cluster.curl(&format!("http://{ip}/env"))?.contains("EXTRA=yes"));
+    // The Service may lead to an ending pod of the old version for a moment yet.
+    eventually(SOON, || {
+        let environment = cluster.curl(&format!("http://{ip}/env"))?;
+        ensure!(environment.contains("EXTRA=yes"), "{environment}");
+        Ok(())
+    })?;
     // Both changes were one rollout.
     ensure!(cluster.k("get rs -l app=hello -o name")?.lines().count() == 2);
     Ok(())
