@@ -1,3 +1,5 @@
+//! What the subresources of a pod let change: `resize` and `ephemeralcontainers`.
+
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
