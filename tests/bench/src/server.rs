@@ -61,6 +61,8 @@ impl Server {
             .arg(self.data_dir())
             .args(["server", "--bind", "127.0.0.1", "--port", "0", "--node-name", NODE, "--import", &image])
             .args(more)
+            // Backtraces of errors cost more than the requests they belong to.
+            .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
