@@ -9,7 +9,7 @@ use crate::{
     cluster::{Call, Cluster, FIELD_MANAGER, MERGE, STRATEGIC},
     create::DryRun,
     discovery::Discovery,
-    failure::{self, AlreadySaid},
+    failure,
     manifest::{Files, Target},
     output::{Count, Headers, ManagedFields, Output, Shown, render},
 };
@@ -88,7 +88,7 @@ pub(crate) async fn apply_files(
     files: &Files,
     how: &How,
 ) -> anyhow::Result<()> {
-    let mut failed = false;
+    let mut problems = Vec::new();
     for manifest in files.read()? {
         let applied = async {
             let target = manifest.resolve(discovery, cluster)?;
@@ -96,11 +96,10 @@ pub(crate) async fn apply_files(
             how.report(&target, object, done.as_str())
         };
         if let Err(error) = applied.await {
-            failed = true;
-            eprintln!("{}", failure::explain(&error).unwrap_or_default());
+            problems.push(error);
         }
     }
-    if failed { Err(AlreadySaid.into()) } else { Ok(()) }
+    failure::say_all(&problems)
 }
 
 /// What applying did.
@@ -183,12 +182,13 @@ async fn configure(
             target.kind.plural, target.name
         );
     }
+    // Without the server nobody knows what would change: kubectl says that all does.
+    if how.dry_run == DryRun::Client {
+        return Ok((current.clone(), Done::Configured));
+    }
     let (sort, patch) = patch(target, original.as_ref(), modified, current)?;
     if patch == json!({}) {
         return Ok((current.clone(), Done::Unchanged));
-    }
-    if how.dry_run == DryRun::Client {
-        return Ok((current.clone(), Done::Configured));
     }
     let call = Call::patch(target.path(), sort, &patch)
         .query("fieldManager", FIELD_MANAGER)

@@ -8,7 +8,7 @@ use crate::{
     apply::{How, with_last_applied},
     cluster::{Call, Cluster, FIELD_MANAGER},
     discovery::Discovery,
-    failure::{self, AlreadySaid},
+    failure,
     manifest::{Files, Target},
 };
 
@@ -71,18 +71,17 @@ impl Create {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<()> {
         anyhow::ensure!(!self.files.is_empty(), "must specify one of -f and -k");
         let discovery = Discovery::fetch(cluster).await?;
-        let mut failed = false;
+        let mut problems = Vec::new();
         for manifest in self.files.read()? {
             let created = async {
                 let target = manifest.resolve(&discovery, cluster)?;
                 self.create(cluster, &target).await
             };
             if let Err(error) = created.await {
-                failed = true;
-                eprintln!("{}", failure::explain(&error).unwrap_or_default());
+                problems.push(error);
             }
         }
-        if failed { Err(AlreadySaid.into()) } else { Ok(()) }
+        failure::say_all(&problems)
     }
 
     async fn create(&self, cluster: &Cluster, target: &Target) -> anyhow::Result<()> {

@@ -71,13 +71,19 @@ impl Describe {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<()> {
         let discovery = Discovery::fetch(cluster).await?;
         let mut failed = false;
-        let mut pages = Vec::new();
+        let (mut pages, mut cut) = (Vec::new(), String::new());
         for (kind, namespace, name) in self.wanted(cluster, &discovery)? {
             match self.find(cluster, &kind, &namespace, name.as_deref()).await {
                 Ok(objects) => {
                     for object in objects {
+                        // kubectl ends the page of an object whose name was cut short by a line of its own.
+                        let is_cut = name.as_deref().is_some_and(|name| object["metadata"]["name"] != name);
                         let subject = self.subject(cluster, kind.clone(), object).await?;
-                        pages.push(render(&subject, jiff::Timestamp::now()));
+                        let page = render(&subject, jiff::Timestamp::now());
+                        match is_cut {
+                            true => cut.push_str(&(page + "\n")),
+                            false => pages.push(page),
+                        }
                     }
                 }
                 Err(error) => {
@@ -86,10 +92,10 @@ impl Describe {
                 }
             }
         }
-        if pages.is_empty() && !failed {
+        if pages.is_empty() && cut.is_empty() && !failed {
             eprintln!("No resources found in {} namespace.", cluster.namespace);
         }
-        print!("{}", pages.join("\n\n"));
+        print!("{}{cut}", pages.join("\n\n"));
         if failed { Err(AlreadySaid.into()) } else { Ok(()) }
     }
 

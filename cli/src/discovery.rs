@@ -53,6 +53,11 @@ impl ApiKind {
         dotted(&self.kind.to_lowercase(), &self.group)
     }
 
+    /// `Deployment.apps`
+    pub(crate) fn group_kind(&self) -> String {
+        dotted(&self.kind, &self.group)
+    }
+
     /// `apps/v1`
     pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
@@ -96,9 +101,13 @@ impl Discovery {
         Ok(Self { kinds: kinds(&core).chain(kinds(&groups)).collect() })
     }
 
-    /// All kinds, in the server's order.
-    pub(crate) fn kinds(&self) -> &[ApiKind] {
-        &self.kinds
+    /// Each kind in the version that the server prefers, in the order of groups and names.
+    pub(crate) fn preferred(&self) -> Vec<&ApiKind> {
+        let mut kinds: Vec<&ApiKind> = self.kinds.iter().collect();
+        // A group's versions come in the server's order: the first of each kind stays.
+        kinds.sort_by_key(|kind| (&kind.group, &kind.plural));
+        kinds.dedup_by_key(|kind| (&kind.group, &kind.plural));
+        kinds
     }
 
     /// The kinds that a word means: one, or those of a category such as `all`.

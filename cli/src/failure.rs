@@ -77,12 +77,23 @@ pub(crate) fn explain(error: &anyhow::Error) -> Option<String> {
     Some(format!("error: {error:#}"))
 }
 
+/// Says all that went wrong with several objects, as the last thing a command does. What one alone is told of its mistakes is
+/// told as the server's whole message where there are others.
+pub(crate) fn say_all(problems: &[anyhow::Error]) -> anyhow::Result<()> {
+    let told = |problem: &anyhow::Error| match problem.downcast_ref::<Refused>() {
+        Some(refused) if problems.len() > 1 && refused.reason() == "Invalid" => {
+            Some(format!("Error from server (Invalid): {refused}"))
+        }
+        _ => explain(problem),
+    };
+    problems.iter().filter_map(told).for_each(|text| eprintln!("{text}"));
+    if problems.is_empty() { Ok(()) } else { Err(AlreadySaid.into()) }
+}
+
 fn explain_status(status: &Status) -> String {
     let message = status.message.as_deref().unwrap_or_default();
     match status.reason.as_deref() {
-        Some("Invalid") if !message.starts_with("error when") => {
-            explain_invalid(status).unwrap_or_else(|| message.to_owned())
-        }
+        Some("Invalid") => explain_invalid(status).unwrap_or_else(|| message.to_owned()),
         Some("Unauthorized") => "error: You must be logged in to the server (Unauthorized)".to_owned(),
         Some(reason) if !reason.is_empty() => format!("Error from server ({reason}): {message}"),
         _ => format!("Error from server: {message}"),

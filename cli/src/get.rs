@@ -2,8 +2,6 @@
 
 mod rows;
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 use futures::StreamExt as _;
 use serde_json::Value;
@@ -11,7 +9,7 @@ use serde_json::Value;
 use crate::{
     cluster::{AS_TABLE, Call, Change, Cluster},
     discovery::{ApiKind, Discovery},
-    failure::{self, AlreadySaid},
+    failure::{self, AlreadySaid, Refused},
     manifest::Files,
     output::{Count, Headers, ManagedFields, Output, Shown, render},
     print::{jsonpath::JsonPath, table},
@@ -155,7 +153,8 @@ impl Get {
     /// All answers to a request: one, or the chunks of a list.
     async fn fetch(&self, cluster: &Cluster, request: &Request, accept: &str) -> anyhow::Result<Vec<Value>> {
         let call = self.call(request, accept);
-        let mut answers = vec![cluster.json(call.clone()).await?];
+        let first = cluster.json(call.clone()).await;
+        let mut answers = vec![first.map_err(|error| self.with_selectors(error, request))?];
         if request.name.is_some() {
             return Ok(answers);
         }
@@ -166,6 +165,29 @@ impl Get {
             answers.push(cluster.json(next).await?);
         }
         Ok(answers)
+    }
+
+    /// What was selected by, where the server makes nothing of it.
+    fn with_selectors(&self, error: anyhow::Error, request: &Request) -> anyhow::Error {
+        let (labels, fields) =
+            (self.selector.as_deref().unwrap_or_default(), self.field_selector.as_deref().unwrap_or_default());
+        match error.downcast::<Refused>() {
+            Ok(mut refused) if request.name.is_none() && matches!(refused.reason(), "BadRequest" | "NotFound") => {
+                let kind = &request.kind;
+                let resource = format!("{}/{}, Resource={}", kind.group, kind.version, kind.plural);
+                let message = refused.status.message.take().unwrap_or_default();
+                refused.status.message = Some(if labels.is_empty() && fields.is_empty() {
+                    format!("Unable to list {resource:?}: {message}")
+                } else {
+                    format!(
+                        "Unable to find {resource:?} that match label selector {labels:?}, field selector {fields:?}: {message}"
+                    )
+                });
+                refused.into()
+            }
+            Ok(refused) => refused.into(),
+            Err(other) => other,
+        }
     }
 
     async fn tables(&self, cluster: &Cluster, wanted: &[Request]) -> anyhow::Result<()> {
@@ -187,8 +209,8 @@ impl Get {
                 }
             }
         }
+        let with_kind = self.show_kind || tables.iter().any(|(kind, _)| *kind != tables[0].0);
         tables.retain(|(_, rows)| !rows.is_empty());
-        let with_kind = self.show_kind || several_kinds(wanted);
         for (at, (kind, rows)) in tables.iter_mut().enumerate() {
             if let Some(path) = &self.sort_by {
                 rows.sort(&JsonPath::relaxed(path)?)?;
@@ -302,11 +324,6 @@ struct Request {
     kind: ApiKind,
     namespace: String,
     name: Option<String>,
-}
-
-fn several_kinds(wanted: &[Request]) -> bool {
-    let kinds: BTreeMap<String, ()> = wanted.iter().map(|request| (request.kind.resource(), ())).collect();
-    kinds.len() > 1
 }
 
 /// Says each problem; the last decides the exit code.

@@ -8,10 +8,14 @@ use futures::{StreamExt as _, stream::select_all};
 use serde_json::Value;
 
 use crate::{
-    cluster::{Call, Cluster},
+    cluster::{Call, Change, Cluster},
     discovery::Discovery,
+    failure,
     target::{self, Wanted},
 };
+
+/// How long a pod of what is named is waited for, as kubectl has it.
+const POD_LIMIT: Duration = Duration::from_secs(20);
 
 /// Lines of each pod that are shown where pods are selected by label, unless told otherwise.
 const SELECTED_TAIL: i64 = 10;
@@ -135,14 +139,19 @@ impl Logs {
         }
         let name = wanted.name.unwrap_or_default();
         if wanted.kind.plural.is_empty() || wanted.kind.resource() == "pods" {
-            let pod = cluster.json(Call::get(format!("/api/v1/namespaces/{}/pods/{name}", cluster.namespace))).await?;
+            let call = Call::get(format!("/api/v1/namespaces/{}/pods/{name}", cluster.namespace));
+            let pod = cluster.json(call).await.map_err(|error| in_namespace(error, cluster))?;
             return Ok((vec![pod], container));
         }
-        let owner = cluster.json(Call::get(wanted.kind.object(&cluster.namespace, &name))).await?;
+        let call = Call::get(wanted.kind.object(&cluster.namespace, &name));
+        let owner = cluster.json(call).await.map_err(|error| in_namespace(error, cluster))?;
         let shown = wanted.kind.named(&name);
         let selector =
             selector(&owner).with_context(|| format!("cannot get the logs from {shown}: it selects no pods"))?;
         let mut pods = list(&selector).await?;
+        if pods.is_empty() {
+            pods = first_pods(cluster, &selector).await?;
+        }
         sort_as_kubectl(&mut pods);
         if let [pod, _, ..] = pods.as_slice() {
             eprintln!("Found {} pods, using pod/{}", pods.len(), text(&pod["metadata"]["name"]));
@@ -271,6 +280,40 @@ fn write_line(before: &str, line: &[u8]) -> anyhow::Result<()> {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Says where something is missing, in kubectl's words.
+fn in_namespace(error: anyhow::Error, cluster: &Cluster) -> anyhow::Error {
+    if failure::is_not_found(&error) {
+        return anyhow::anyhow!("error from server (NotFound): {error} in namespace {:?}", cluster.namespace);
+    }
+    error
+}
+
+/// Waits for the first pod of those that a selector takes.
+async fn first_pods(cluster: &Cluster, selector: &str) -> anyhow::Result<Vec<Value>> {
+    let path = format!("/api/v1/namespaces/{}/pods", cluster.namespace);
+    let call = Call::get(path).query("labelSelector", selector);
+    let wait = async {
+        loop {
+            let mut list = cluster.json(call.clone()).await?;
+            let pods = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            if !pods.is_empty() {
+                return anyhow::Ok(pods);
+            }
+            let version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+            let mut changes = cluster.watch(call.clone(), version).await?;
+            while let Some(change) = changes.next().await {
+                match change {
+                    Ok((Change::Bookmark | Change::Deleted, _)) => {}
+                    Ok((_, pod)) => return Ok(vec![pod]),
+                    // A broken watch is begun again with a list.
+                    Err(_) => break,
+                }
+            }
+        }
+    };
+    tokio::time::timeout(POD_LIMIT, wait).await.unwrap_or_else(|_| bail!("timed out waiting for the condition"))
 }
 
 /// The pods that an object selects, as a query has it.

@@ -72,6 +72,12 @@ fn main() -> ExitCode {
     let line = match Line::try_parse() {
         Ok(line) => line,
         Err(error) => {
+            let bad_form =
+                std::error::Error::source(&error).and_then(|source| source.downcast_ref::<output::BadForm>());
+            if let Some(bad_form) = bad_form {
+                let _ = writeln!(io::stderr(), "error: {bad_form}");
+                return ExitCode::FAILURE;
+            }
             // Help goes to the standard output and is no error.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };

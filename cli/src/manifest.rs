@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Read as _,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
@@ -107,11 +107,24 @@ impl Files {
                     self.walk(&path, depth + 1, files)?;
                 }
             } else if path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known)) {
-                files.push(path);
+                files.push(without_detours(&path));
             }
         }
         Ok(())
     }
+}
+
+/// `a/../b` as `b`: so kubectl names the files of a folder.
+fn without_detours(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match (part, clean.components().next_back()) {
+            (Component::CurDir, _) | (Component::ParentDir, Some(Component::RootDir)) => {}
+            (Component::ParentDir, Some(Component::Normal(_))) => _ = clean.pop(),
+            _ => clean.push(part),
+        }
+    }
+    clean
 }
 
 fn read(file: &Path) -> anyhow::Result<(String, String)> {

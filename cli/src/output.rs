@@ -23,10 +23,21 @@ pub(crate) enum Output {
     Columns(Columns),
 }
 
-impl FromStr for Output {
-    type Err = anyhow::Error;
+/// A form that is none, in kubectl's words: they are said as they are.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub(crate) struct BadForm(anyhow::Error);
 
-    fn from_str(text: &str) -> anyhow::Result<Self> {
+impl FromStr for Output {
+    type Err = BadForm;
+
+    fn from_str(text: &str) -> Result<Self, BadForm> {
+        Self::parse(text).map_err(BadForm)
+    }
+}
+
+impl Output {
+    fn parse(text: &str) -> anyhow::Result<Self> {
         let (form, value) = text.split_once('=').map_or((text, None), |(form, value)| (form, Some(value)));
         let value =
             || value.filter(|value| !value.is_empty()).with_context(|| format!("{form} wants a value: {form}=…"));
@@ -35,9 +46,9 @@ impl FromStr for Output {
             "name" => Self::Name,
             "json" => Self::Json,
             "yaml" => Self::Yaml,
-            "jsonpath" => Self::JsonPath(JsonPath::parse(value()?)?),
-            "jsonpath-as-json" => Self::JsonPathAsJson(JsonPath::parse(value()?)?),
-            "jsonpath-file" => Self::JsonPath(JsonPath::parse(&file(value()?)?)?),
+            "jsonpath" => Self::JsonPath(template(value()?)?),
+            "jsonpath-as-json" => Self::JsonPathAsJson(template(value()?)?),
+            "jsonpath-file" => Self::JsonPath(template(&file(value()?)?)?),
             "custom-columns" => Self::Columns(Columns::parse(value()?)?),
             "custom-columns-file" => Self::Columns(Columns::parse_file(&file(value()?)?)?),
             _ => bail!(
@@ -46,6 +57,10 @@ impl FromStr for Output {
             ),
         })
     }
+}
+
+fn template(text: &str) -> anyhow::Result<JsonPath> {
+    JsonPath::parse(text).map_err(|error| anyhow::anyhow!("error parsing jsonpath {text}, {error}"))
 }
 
 fn file(path: &str) -> anyhow::Result<String> {

@@ -183,7 +183,11 @@ impl Rollout {
 }
 
 async fn follow(cluster: &Cluster, rolling: &Rolling, watch: bool) -> anyhow::Result<()> {
-    rolling.must_be(&ROLLED, "rollout status")?;
+    ensure!(
+        ROLLED.contains(&rolling.kind.resource().as_str()),
+        "no status viewer has been implemented for {}",
+        rolling.kind.group_kind()
+    );
     let call = Call::get(rolling.kind.collection(Some(&rolling.namespace)))
         .query("fieldSelector", format!("metadata.name={}", rolling.name));
     let mut last = String::new();

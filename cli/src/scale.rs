@@ -60,6 +60,17 @@ impl Scale {
             }
         }
         let mut failed = false;
+        let mut missing = Vec::new();
+        for (kind, namespace, name) in &objects {
+            if let Err(error) = cluster.json(Call::get(kind.object(namespace, name))).await {
+                missing.push(error);
+            }
+        }
+        if !missing.is_empty() && missing.len() == objects.len() {
+            let said: Vec<String> = missing.iter().map(|error| format!("{error:#}")).collect();
+            let said = if said.len() == 1 { said.concat() } else { format!("[{}]", said.join(", ")) };
+            anyhow::bail!("no objects passed to scale {said}");
+        }
         for (kind, namespace, name) in &objects {
             match self.scale(cluster, kind, namespace, name).await {
                 Ok(()) => println!("{} scaled{}", kind.named(name), self.dry_run.remark()),

@@ -77,7 +77,7 @@ pub(crate) struct ApiResources {
 impl ApiResources {
     pub(crate) async fn run(self, cluster: &Cluster) -> anyhow::Result<()> {
         let discovery = Discovery::fetch(cluster).await?;
-        let shown = discovery.kinds().iter().filter(|kind| {
+        let shown = discovery.preferred().into_iter().filter(|kind| {
             self.namespaced.is_none_or(|wanted| kind.namespaced == wanted)
                 && self.api_group.as_ref().is_none_or(|group| *group == kind.group)
         });
@@ -102,11 +102,6 @@ impl ApiResources {
                 row
             })
             .collect();
-        rows.sort_by(|left, right| {
-            (!left[2].contains('/'), &left[2], &left[0]).cmp(&(!right[2].contains('/'), &right[2], &right[0]))
-        });
-        // Kinds of the core group come first.
-        rows.sort_by_key(|row| row[2].contains('/'));
         if !self.no_headers {
             let mut head = ["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"].map(str::to_owned).to_vec();
             if wide {

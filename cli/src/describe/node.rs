@@ -1,5 +1,7 @@
 //! Nodes, what they can hold and what they do hold. Pure.
 
+use std::ops::Add;
+
 use coracle_api::{quantity::Amount, table::age};
 use serde_json::Value;
 
@@ -79,7 +81,7 @@ fn conditions(page: &mut Page, conditions: &Value) {
         page.line(
             1,
             format!(
-                "{} \t{} \t{} \t{} \t{} \t{} ",
+                "{} \t{} \t{} \t{} \t{} \t{}",
                 text(&condition["type"]),
                 text(&condition["status"]),
                 date(&condition["lastHeartbeatTime"]),
@@ -91,8 +93,10 @@ fn conditions(page: &mut Page, conditions: &Value) {
     }
 }
 
-/// The resources that are shown for each pod.
-const SHOWN: [&str; 2] = ["cpu", "memory"];
+/// The resources of which the sums are shown.
+const SUMMED: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+/// How many of them, from the first, are shown for each pod too.
+const SHOWN: usize = 2;
 
 /// What pods ask for, and how much of the node that is.
 fn load(page: &mut Page, status: &Value, pods: &[Value], now: jiff::Timestamp) {
@@ -101,14 +105,16 @@ fn load(page: &mut Page, status: &Value, pods: &[Value], now: jiff::Timestamp) {
     page.line(0, format!("Non-terminated Pods:\t({} in total)", running.len()));
     page.line(1, "Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge");
     page.line(1, "---------\t----\t\t------------\t----------\t---------------\t-------------\t---");
-    let mut totals = [[Amount::ZERO; 2]; 2];
+    let mut totals = [[Amount::ZERO; 2]; SUMMED.len()];
     for pod in running {
         let mut cells = Vec::new();
-        for (at, resource) in SHOWN.iter().enumerate() {
+        for (at, resource) in SUMMED.iter().enumerate() {
             for (sort, total) in ["requests", "limits"].iter().zip(&mut totals[at]) {
                 let amount = pod_amount(&pod["spec"], sort, resource);
-                *total = add(*total, amount);
-                cells.push(share(amount, &status["allocatable"][*resource]));
+                *total += amount;
+                if at < SHOWN {
+                    cells.push(share(amount, &status["allocatable"][*resource]));
+                }
             }
         }
         let metadata = &pod["metadata"];
@@ -123,7 +129,7 @@ fn load(page: &mut Page, status: &Value, pods: &[Value], now: jiff::Timestamp) {
     page.line(1, "(Total limits may be over 100 percent, i.e., overcommitted.)");
     page.line(1, "Resource\tRequests\tLimits");
     page.line(1, "--------\t--------\t------");
-    for (at, resource) in SHOWN.iter().enumerate() {
+    for (at, resource) in SUMMED.iter().enumerate() {
         let of = &status["allocatable"][*resource];
         page.line(1, format!("{resource}\t{}\t{}", share(totals[at][0], of), share(totals[at][1], of)));
     }
@@ -133,23 +139,13 @@ fn amount(value: &Value) -> Amount {
     Amount::parse(&text_or(value, "0")).unwrap_or(Amount::ZERO)
 }
 
-fn add(left: Amount, right: Amount) -> Amount {
-    if right.nano() == 0 {
-        left
-    } else if left.nano() == 0 {
-        right
-    } else {
-        Amount::from_milli(left.milli().saturating_add(right.milli()))
-    }
-}
-
 /// What all containers ask for together, or one that runs before them and asks for more.
 fn pod_amount(spec: &Value, sort: &str, resource: &str) -> Amount {
     let of = |container: &Value| amount(&container["resources"][sort][resource]);
     let sidecar = |container: &&Value| container["restartPolicy"] == "Always";
-    let main = items(&spec["containers"]).map(of).fold(Amount::ZERO, add);
-    let sidecars = items(&spec["initContainers"]).filter(sidecar).map(of).fold(Amount::ZERO, add);
-    let together = add(main, sidecars);
+    let main = items(&spec["containers"]).map(of).fold(Amount::ZERO, Add::add);
+    let sidecars = items(&spec["initContainers"]).filter(sidecar).map(of).fold(Amount::ZERO, Add::add);
+    let together = main + sidecars;
     let init = items(&spec["initContainers"]).filter(|container| !sidecar(container)).map(of);
     init.fold(together, |most, one| if one.nano() > most.nano() { one } else { most })
 }

@@ -30,7 +30,8 @@ impl Page {
             None => self.field(level, name, "<none>"),
             Some((first, rest)) => {
                 self.field(level, name, first);
-                rest.iter().for_each(|value| self.line(level, format!("\t{value}")));
+                // kubectl indents the name only.
+                rest.iter().for_each(|value| self.line(0, format!("\t{value}")));
             }
         }
     }

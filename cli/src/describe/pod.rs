@@ -298,19 +298,13 @@ fn environment(page: &mut Page, container: &Value, pod: Option<&Value>) {
     }
 }
 
-/// What a container sees of its pod: the fields that the downward API knows.
+/// What a container sees of its pod. kubectl knows no other fields than these two, and shows nothing for the rest.
 fn field_of(pod: &Value, path: &str) -> String {
-    if let Some((map, key)) = path.strip_suffix("']").and_then(|path| path.split_once("['")) {
-        return text(&pod.pointer(&format!("/{}", map.replace('.', "/"))).unwrap_or(&Value::Null)[key]);
+    match path {
+        "metadata.name" => text(&pod["metadata"]["name"]),
+        "metadata.namespace" => text(&pod["metadata"]["namespace"]),
+        _ => String::new(),
     }
-    if matches!(path, "metadata.labels" | "metadata.annotations") {
-        let mut pairs: Vec<String> = map(pod.pointer(&format!("/{}", path.replace('.', "/"))).unwrap_or(&Value::Null))
-            .map(|(key, value)| format!("{key}={:?}", text(value)))
-            .collect();
-        pairs.sort();
-        return pairs.join("\n");
-    }
-    pod.pointer(&format!("/{}", path.replace('.', "/"))).map(text).unwrap_or_default()
 }
 
 /// A container's limit or request in units of the divisor, rounded up.

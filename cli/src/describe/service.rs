@@ -109,6 +109,9 @@ pub(super) fn endpoint_slice(page: &mut Page, object: &Value) {
 
 /// The ready addresses behind a port.
 fn addresses(port: &Value, slices: &[Value]) -> String {
+    if slices.is_empty() {
+        return "<none>".to_owned();
+    }
     let mut found = Vec::new();
     let name = |port: &Value| text(&port["name"]);
     for slice in slices {

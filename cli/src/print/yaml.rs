@@ -9,6 +9,9 @@ use serde_json::Value;
 const WORDS: [&str; 16] =
     ["true", "false", "yes", "no", "on", "off", "y", "n", "null", "~", ".nan", ".inf", "-.inf", "+.inf", "<<", "="];
 
+/// A line that is longer ends at its next space.
+const BEST_WIDTH: usize = 80;
+
 /// One document.
 pub(crate) fn write(value: &Value) -> String {
     let mut out = String::new();
@@ -34,7 +37,7 @@ fn block(value: &Value, indent: usize, out: &mut String) {
                 if at > 0 || !out.ends_with("- ") {
                     pad(indent, out);
                 }
-                text(key, indent, out);
+                text(key, Lines::One, out);
                 out.push(':');
                 entry(&map[key], indent, out);
             }
@@ -88,25 +91,63 @@ fn scalar(value: &Value, indent: usize, out: &mut String) {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Value::Number(number) => out.push_str(&number.to_string()),
-        Value::String(value) => text(value, indent, out),
+        Value::String(value) => text(value, Lines::Many { indent }, out),
         Value::Array(_) => out.push_str("[]"),
         Value::Object(_) => out.push_str("{}"),
     }
 }
 
-fn text(value: &str, indent: usize, out: &mut String) {
-    if value.contains('\n') && fits_literal(value) {
+/// How a text may be laid out.
+#[derive(Debug, Clone, Copy)]
+enum Lines {
+    /// As a key.
+    One,
+    /// As a value, its further lines at this column.
+    Many { indent: usize },
+}
+
+fn text(value: &str, lines: Lines, out: &mut String) {
+    if let Lines::Many { indent } = lines
+        && value.contains('\n')
+        && fits_literal(value)
+    {
         return literal(value, indent, out);
     }
     if value.is_empty() || value.chars().any(|c| c.is_control() || c == '\u{feff}') || looks_typed(value) {
-        return double_quoted(value, out);
+        return double_quoted(value, lines, out);
     }
+    let column = column(out);
     if is_plain(value) {
-        out.push_str(value);
+        folded(value, column, lines, out);
     } else {
         out.push('\'');
-        out.push_str(&value.replace('\'', "''"));
+        folded(&value.replace('\'', "''"), column + 1, lines, out);
         out.push('\'');
+    }
+}
+
+/// Characters since the last break.
+fn column(out: &str) -> usize {
+    out.rsplit('\n').next().unwrap_or_default().chars().count()
+}
+
+/// Writes a text on as many lines as it wants: a single space beyond the best width is written as a break, which reads back as
+/// a space.
+fn folded(written: &str, mut column: usize, lines: Lines, out: &mut String) {
+    let Lines::Many { indent } = lines else { return out.push_str(written) };
+    let mut before = ' ';
+    let mut rest = written.chars().peekable();
+    while let Some(c) = rest.next() {
+        let single = c == ' ' && before != ' ' && rest.peek().is_some_and(|next| *next != ' ');
+        before = c;
+        if single && column > BEST_WIDTH {
+            out.push('\n');
+            pad(indent, out);
+            column = indent;
+        } else {
+            out.push(c);
+            column += 1;
+        }
     }
 }
 
@@ -136,9 +177,28 @@ fn literal(value: &str, indent: usize, out: &mut String) {
     out.extend(std::iter::repeat_n('\n', extra));
 }
 
-fn double_quoted(value: &str, out: &mut String) {
+fn double_quoted(value: &str, lines: Lines, out: &mut String) {
+    let start = column(out);
     out.push('"');
-    for c in value.chars() {
+    let mut line = out.len();
+    let mut width = start + 1;
+    let (mut before, mut rest) = (' ', value.chars().peekable());
+    while let Some(c) = rest.next() {
+        let (single, next) = (c == ' ' && before != ' ', rest.peek().copied());
+        before = c;
+        if let (Lines::Many { indent }, true, Some(next)) = (lines, single, next)
+            && out.len() > line
+            && width + out[line..].chars().count() > BEST_WIDTH
+        {
+            out.push('\n');
+            pad(indent, out);
+            (line, width) = (out.len(), indent);
+            // Spaces at a line's beginning are none of the text, unless the first is escaped.
+            if next == ' ' {
+                out.push('\\');
+            }
+            continue;
+        }
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
@@ -174,10 +234,22 @@ fn looks_typed(value: &str) -> bool {
     };
     let sexagesimal = digits.contains(':')
         && digits.split(':').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit() || b == b'.'));
-    let date = digits.len() >= 8
-        && digits.bytes().filter(|b| *b == b'-').count() >= 2
-        && digits.bytes().take(4).all(|b| b.is_ascii_digit());
-    number.parse::<f64>().is_ok() || radix("0x", 16) || radix("0o", 8) || radix("0b", 2) || sexagesimal || date
+    number.parse::<f64>().is_ok()
+        || radix("0x", 16)
+        || radix("0o", 8)
+        || radix("0b", 2)
+        || sexagesimal
+        || is_date(&lower)
+}
+
+/// `2026-1-2`, alone or with a time behind it.
+fn is_date(text: &str) -> bool {
+    let day = text.split(['t', ' ']).next().unwrap_or_default();
+    let parts: Vec<&str> = day.split('-').collect();
+    let number = |part: &str, digits: std::ops::RangeInclusive<usize>| {
+        digits.contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
+    };
+    matches!(parts.as_slice(), [year, month, day] if number(year, 4..=4) && number(month, 1..=2) && number(day, 1..=2))
 }
 
 /// Whether a text needs no quotes.
@@ -232,6 +304,8 @@ mod tests {
             ("0x1f", "\"0x1f\""),
             ("10:30", "\"10:30\""),
             ("2026-01-02T03:04:05Z", "\"2026-01-02T03:04:05Z\""),
+            ("2026-1-2", "\"2026-1-2\""),
+            ("50466822-b8fe-44c8-b1a1-5983eb8a4c42", "50466822-b8fe-44c8-b1a1-5983eb8a4c42"),
             ("1.2.3.4", "1.2.3.4"),
             ("a: b", "'a: b'"),
             ("it's", "it's"),
@@ -250,6 +324,17 @@ mod tests {
         ] {
             check(&json!({ "k": text }), &format!("k: {expect}\n"));
         }
+    }
+
+    #[test]
+    fn long_lines_end_at_a_space() {
+        let words = |count: usize| vec!["word"; count].join(" ");
+        check(
+            &json!({"k": words(20), "l": [words(18) + " a  b c"]}),
+            &format!("k: {0}\n  {1}\nl:\n- {0}\n  {2} a  b c\n", words(16), words(4), words(2)),
+        );
+        check(&json!({"k": words(17) + ": x"}), &format!("k: '{}\n  word: x'\n", words(16)));
+        check(&json!({"k": words(17) + "\t x"}), &format!("k: \"{}\n  word\\t x\"\n", words(16)));
     }
 
     #[test]
