@@ -94,9 +94,10 @@ async fn damage_is_noticed_at_the_start() {
             bytes
         }),
     ] {
-        fs::write(&database, damaged).unwrap();
+        fs::write(&database, &damaged).unwrap();
         let error = open_error(dir.path());
         assert!(error.contains("damaged") && error.contains("restore"), "{what}: {error}");
+        assert!(fs::read(&database).unwrap() == damaged, "{what}: the file was changed");
     }
     fs::write(&database, whole).unwrap();
     assert_eq!(open(dir.path()).unwrap().list(&pods(), &ListRange::all()).entries.len(), 300);

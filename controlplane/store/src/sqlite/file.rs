@@ -143,10 +143,11 @@ fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
 fn prepare_writer(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let wrap = |error: rusqlite::Error| store_error(path, &error);
     let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0)).map_err(wrap);
-    // Must come before the first table.
-    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL;").map_err(wrap)?;
     let tables = number("SELECT count(*) FROM sqlite_schema")?;
-    if tables > 0 {
+    if tables == 0 {
+        // Must come before the first table, and only then: it writes to the file, and one that is damaged stays as it is.
+        connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL;").map_err(wrap)?;
+    } else {
         if number("PRAGMA application_id")? != APPLICATION_ID {
             return Err(corrupt(path, "the file is a database of another program"));
         }
