@@ -13,11 +13,10 @@ mod tests;
 use coracle_api::selector::Selector;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
 
 use crate::cache::Cache;
 use crate::meta::{MetaExt, adopt, refers_to_kind, release};
-use crate::object::{Kind, Typed};
+use crate::object::Kind;
 use crate::plan::{Action, Note, Plan};
 use crate::table::{Change, Context, Controller, Key, Watch, itself, no_keys};
 
@@ -171,19 +170,18 @@ impl Rollout<'_> {
         }
     }
 
-    /// Turns what differs into writes. The deployment itself is written once a run: its annotation first, as clients
-    /// find the current revision by it, its status in the next run.
+    /// Turns what differs into writes. The deployment itself is written once a run, its revision with its status as
+    /// upstream does: an update of the whole would raise the generation, since annotations count for it.
     fn finish(mut self) -> Plan {
         let sets = self.new.into_iter().chain(self.old);
         for set in sets {
             self.plan.steps.extend(set.into_step(self.deployment));
         }
-        let deployment = std::sync::Arc::new(self.deployment.clone());
-        if let Some(revision) = self.revision.filter(|revision| deployment.annotation(REVISION) != Some(revision)) {
-            let patch = json!({ "metadata": { "annotations": { REVISION: revision } } });
-            self.plan.push(Action::patch(&deployment.into_object(), patch));
-        } else if self.deployment.status.as_ref() != Some(&self.status) {
-            let changed = Deployment { status: Some(self.status), ..self.deployment.clone() };
+        let mut changed = Deployment { status: Some(self.status), ..self.deployment.clone() };
+        if let Some(revision) = self.revision {
+            changed.metadata.annotations.get_or_insert_default().insert(REVISION.to_owned(), revision);
+        }
+        if changed != *self.deployment {
             self.plan.push(Action::UpdateStatus(changed.into()));
         }
         self.plan

@@ -199,7 +199,13 @@ impl Model {
         if !status.is_null() {
             result["status"] = status;
         }
-        if part == Part::Spec && before["spec"].take() != after["spec"].take() {
+        if part == Part::Status && !after["metadata"]["annotations"].is_null() {
+            result["metadata"]["annotations"] = after["metadata"]["annotations"].take();
+        }
+        // Of a Deployment, annotations count as well: they are copied to its ReplicaSets.
+        let annotated =
+            key.0 == Kind::Deployment && before["metadata"]["annotations"] != after["metadata"]["annotations"];
+        if part == Part::Spec && (before["spec"].take() != after["spec"].take() || annotated) {
             result["metadata"]["generation"] = (old.meta().generation.unwrap_or(0) + 1).into();
         }
         let object = key.0.decode(&serde_json::to_vec(&result).unwrap()).unwrap();

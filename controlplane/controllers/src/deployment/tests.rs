@@ -130,7 +130,10 @@ fn first_rollout() {
     assert_eq!(set.annotation("deployment.kubernetes.io/desired-replicas"), Some("3"));
     assert_eq!(set.annotation("deployment.kubernetes.io/max-replicas"), Some("4"));
     assert_eq!(model.all::<Pod>().len(), 3);
-    assert_eq!(model.one::<Deployment>("ns", "web").annotation(REVISION), Some("1"));
+    let deployment = model.one::<Deployment>("ns", "web");
+    assert_eq!(deployment.annotation(REVISION), Some("1"));
+    // Nothing but the user's own changes counts as a generation.
+    assert_eq!(deployment.metadata.generation, Some(1));
     let available =
         ("True".to_owned(), "MinimumReplicasAvailable".to_owned(), "Deployment has minimum availability.".to_owned());
     assert_eq!(condition(&model, "Available"), available);
