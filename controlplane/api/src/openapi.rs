@@ -26,6 +26,13 @@ pub fn v2(kinds: &[Kind]) -> Vec<u8> {
     v2_document::render(kinds)
 }
 
+/// The OpenAPI v2 document as protobuf, by gnostic's `openapi.v2.Document`: the form in which `kubectl` asks for it.
+#[must_use]
+pub fn v2_protobuf(kinds: &[Kind]) -> Vec<u8> {
+    let document = serde_json::from_slice(&v2(kinds)).expect("the document was just written as JSON");
+    crate::protobuf::openapi_document(&document).expect("each part of the document is in the table, a test writes it")
+}
+
 /// The index of the OpenAPI v3 documents (`/openapi/v3`): one path for each group and version, with a hash by which
 /// clients may keep it.
 #[must_use]

@@ -4,6 +4,7 @@
 
 mod decode;
 mod encode;
+mod openapi;
 mod schema;
 mod special;
 #[cfg(test)]
@@ -73,6 +74,11 @@ pub fn to_json(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
 pub fn from_json(json: &[u8]) -> Option<Vec<u8>> {
     let value: Value = serde_json::from_slice(json).ok()?;
     envelope(&value).ok()
+}
+
+/// The OpenAPI v2 document as protobuf. `None`: something in it has no row in the table of its messages.
+pub(crate) fn openapi_document(document: &Value) -> Option<Vec<u8>> {
+    openapi::document(document).ok()
 }
 
 /// An event of a watch, given as JSON (`{"type":…,"object":…}`), as a frame of `stream=watch`: four bytes of length, the

@@ -229,6 +229,7 @@ pub(crate) async fn answer(
             value(&document)?
         }
         ["apis", group, version] => value(&api.discovery.group(group)?.resources(version)?)?,
+        ["openapi", "v2"] => open_api_v2(head)?,
         ["openapi", rest @ ..] => open_api(rest, query)?,
         ["openid", "v1", "jwks"] => value(&api.authenticator.signer().jwks())?,
         [".well-known", "openid-configuration"] => {
@@ -342,10 +343,30 @@ fn value(value: &Value) -> Result<Response<Body>, ApiError> {
     Ok(render::json(StatusCode::OK, Body::full(render::to_bytes(value)?)))
 }
 
-/// `/openapi/v2`, `/openapi/v3`, `/openapi/v3/api/v1`, `/openapi/v3/apis/apps/v1`.
+/// `/openapi/v2`, in the first form of `Accept` that there is: JSON, or protobuf, whose old media type had an `@`.
+fn open_api_v2(head: &request::Parts) -> Result<Response<Body>, ApiError> {
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    const OLD_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let accept = head.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
+    let form = accept.split(',').find_map(|clause| match clause.split(';').next().unwrap_or_default().trim() {
+        "application/json" | "application/*" | "*/*" => Some("application/json"),
+        PROTOBUF | OLD_PROTOBUF => Some(PROTOBUF),
+        _ => None,
+    });
+    let form = form.ok_or_else(|| ApiError::not_acceptable(&format!("application/json, {PROTOBUF}")))?;
+    let bytes = match form {
+        PROTOBUF => openapi::v2_protobuf(coracle_api::KINDS),
+        _ => openapi::v2(coracle_api::KINDS),
+    };
+    let mut response = render::json(StatusCode::OK, Body::full(Bytes::from(bytes)));
+    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(form));
+    response.headers_mut().append(header::VARY, http::HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+/// `/openapi/v3`, `/openapi/v3/api/v1`, `/openapi/v3/apis/apps/v1`.
 fn open_api(rest: &[&str], query: &Query) -> Result<Response<Body>, ApiError> {
     let bytes = match rest {
-        ["v2"] => openapi::v2(coracle_api::KINDS),
         ["v3"] => openapi::v3_index(coracle_api::KINDS),
         ["v3", path @ ..] => openapi::v3(&path.join("/"), coracle_api::KINDS).ok_or_else(ApiError::no_such_path)?,
         _ => return Err(ApiError::no_such_path()),
