@@ -173,6 +173,15 @@ fn add_markers(all: &mut BTreeMap<String, Value>) -> Result<()> {
                 target.insert("x-kubernetes-list-map-keys".to_owned(), json!(keys));
             }
             "mapAtomic" => drop(target.insert("x-kubernetes-map-type".to_owned(), json!("atomic"))),
+            "enum" => {
+                // Of lists and maps it is their values that are limited.
+                let inner = ["items", "additionalProperties"].into_iter().find(|key| target.contains_key(*key));
+                let values: Vec<Value> = serde_json::from_str(value)?;
+                match inner {
+                    None => drop(target.insert("enum".to_owned(), values.into())),
+                    Some(key) => target[key]["enum"] = values.into(),
+                }
+            }
             "default" => drop(target.insert("default".to_owned(), serde_json::from_str(value)?)),
             other => bail!("unknown marker {other}"),
         }
