@@ -112,9 +112,10 @@ fn every_create_command_makes_its_object() -> Result<()> {
         cluster.k(&format!("create {line}"))?;
         let actual = cluster.field(object, path)?;
         ensure!(actual == *expect, "create {line}: {path} is {actual}");
-        // The second time it says so, and an apply over it is a warning at most.
+        // The second time it says so. A node port is taken before the name is looked at.
         let twice = cluster.k_fails(&format!("create {line}"))?;
-        ensure!(twice.contains("already exists"), "create {line}: {twice}");
+        let why = if line.contains("--node-port") { "provided port is already allocated" } else { "already exists" };
+        ensure!(twice.contains(why), "create {line}: {twice}");
     }
     let token = cluster.k("create token robot --duration=10m")?;
     ensure!(token.trim().split('.').count() == 3, "{token}");
@@ -202,9 +203,15 @@ fn an_object_is_edited_in_an_editor() -> Result<()> {
     edit("deploy/web", "sed -i 's/replicas: 0/replicas: 1/; s/image: hello:v1/image: hello:v2/' \"$1\"")?.ok()?;
     ensure!(cluster.field("deploy web", "{.spec.replicas} {.spec.template.spec.containers[0].image}")? == "1 hello:v2");
     // What is wrong comes back with the reason in the file; an editor that then changes nothing gives up.
-    let wrong =
-        edit("deploy/web", "grep -q 'is invalid' \"$1\" || sed -i 's/replicas: 1/replicas: -1/' \"$1\"")?.fails()?;
-    ensure!(wrong.contains("spec.replicas: Invalid value: -1: must be greater than or equal to 0"), "{wrong}");
+    let seen = tempfile::NamedTempFile::new()?;
+    let script = format!("cp \"$1\" {}\nsed -i 's/replicas: 1/replicas: -1/' \"$1\"", seen.path().display());
+    let wrong = edit("deploy/web", &script)?.fails()?;
+    ensure!(wrong.contains("deployments.apps \"web\" is invalid"), "{wrong}");
+    let reason = std::fs::read_to_string(seen.path())?;
+    ensure!(
+        reason.contains("# * spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
+        "the editor last saw:\n{reason}"
+    );
     ensure!(cluster.field("deploy web", "{.spec.replicas}")? == "1");
     Ok(())
 }
