@@ -21,7 +21,8 @@ const SHOWS: Duration = Duration::from_secs(3);
 /// The checks and what they remember.
 #[derive(Default)]
 pub(crate) struct Checks {
-    starts: BTreeMap<PodUid, u32>,
+    /// How often each node, by its number, started a pod's container.
+    starts: BTreeMap<(usize, PodUid), u32>,
     excuses: BTreeMap<PodUid, u32>,
     unwell: BTreeSet<PodUid>,
     /// Apps that were complete and are not disturbed since.
@@ -48,13 +49,19 @@ impl Checks {
         }
     }
 
-    /// Pods that were ever started.
-    pub(crate) fn started(&self) -> BTreeSet<PodUid> {
-        self.starts.keys().cloned().collect()
+    /// Pods that a node ever started.
+    pub(crate) fn started(&self, node: usize) -> BTreeSet<PodUid> {
+        self.starts.keys().filter(|(at, _)| *at == node).map(|(_, pod)| pod.clone()).collect()
     }
 
-    /// Looks at what an agent told its runtime to do.
-    pub(crate) fn notice(&mut self, notice: &Notice, store: &SqliteStore, now: Duration) -> Result<(), String> {
+    /// Looks at what a node's agent told its runtime to do.
+    pub(crate) fn notice(
+        &mut self,
+        node: usize,
+        notice: &Notice,
+        store: &SqliteStore,
+        now: Duration,
+    ) -> Result<(), String> {
         match notice {
             Notice::Failure(pod) => {
                 *self.excuses.entry(pod.clone()).or_default() += 1;
@@ -69,7 +76,7 @@ impl Checks {
             }
             Notice::Command(Command::StartContainer(spec)) => {
                 let pod = &spec.key.pod;
-                let starts = self.starts.entry(pod.clone()).or_default();
+                let starts = self.starts.entry((node, pod.clone())).or_default();
                 *starts += 1;
                 if *starts > 1 + self.excuses.get(pod).copied().unwrap_or(0) {
                     return Err(format!("the healthy container {} was started again", spec.key));
@@ -210,12 +217,17 @@ fn within_limits(app: &Deployment, sets: &[Arc<ReplicaSet>], pods: &[&Pod]) -> R
     Ok(())
 }
 
+/// Whether a rollout of an app leaves its Service with an endpoint at all times.
+pub(crate) fn always_serves(app: &Deployment) -> bool {
+    let (_, unavailable) = rolling(app);
+    replicas(app) > unavailable
+}
+
 /// While an app rolls, its Service has somewhere to send traffic to.
 fn never_empty(store: &SqliteStore, app: &Deployment) -> Result<(), String> {
     let (namespace, name) = (namespace_of(&app.metadata), name_of(&app.metadata));
-    let (_, unavailable) = rolling(app);
     let has_service = crate::objects::one::<k8s_openapi::api::core::v1::Service>(store, namespace, name).is_some();
-    if has_service && replicas(app) > unavailable && ready_of(store, namespace, name).is_empty() {
+    if has_service && always_serves(app) && ready_of(store, namespace, name).is_empty() {
         return Err(format!("the Service {name} lost all its endpoints in a quiet rollout"));
     }
     Ok(())

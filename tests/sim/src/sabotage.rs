@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use coracle_agent_core::workload::Command;
 use coracle_store::{Durability, Op, SqliteStore, Store, Value};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Value as Json, json};
 
 use crate::apps::{self, NAMESPACE, path};
+use crate::checks::always_serves;
 use crate::client::Client;
 use crate::followers::Tamper;
 use crate::node::Notice;
-use crate::objects::{all, collection, is_serving, label, name_of, namespace_of, node_of, uid_of};
+use crate::objects::{all, collection, is_serving, label, name_of, namespace_of, node_of, one, uid_of};
 use crate::world::World;
 
 /// A promise to be broken.
@@ -146,10 +148,13 @@ async fn requests(sabotage: Sabotage, client: &Client, store: &SqliteStore) -> O
         }
         Sabotage::LostEndpoint | Sabotage::NoEndpoints => {
             let slice = slice_of(store)?;
+            let app = label(&slice.metadata, "kubernetes.io/service-name")?;
+            let promised = one::<Deployment>(store, NAMESPACE, app).is_some_and(|app| always_serves(&app));
+            (promised || sabotage == Sabotage::LostEndpoint).then_some(())?;
             set_endpoints(client, &slice, json!([])).await?;
         }
         Sabotage::Surge => {
-            let set = all::<k8s_openapi::api::apps::v1::ReplicaSet>(store)
+            let set = all::<ReplicaSet>(store)
                 .into_iter()
                 .find(|set| set.spec.as_ref().and_then(|spec| spec.replicas) > Some(0))?;
             let at = path(namespace_of(&set.metadata), "replicasets", name_of(&set.metadata));

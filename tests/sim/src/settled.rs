@@ -10,9 +10,9 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::budgets::{desired, healthy};
-use crate::checks::{complete, pods_of, replicas, serves};
+use crate::checks::{complete, pods_of, serves};
 use crate::node::SimNode;
-use crate::objects::{all, meta_of, name_of, uid_of};
+use crate::objects::{all, is_ending, meta_of, name_of, node_of, uid_of};
 
 /// Everything that is declared, compared with what is there; the first difference.
 pub(crate) fn settled(store: &SqliteStore, nodes: &[SimNode]) -> Result<(), String> {
@@ -28,14 +28,24 @@ pub(crate) fn settled(store: &SqliteStore, nodes: &[SimNode]) -> Result<(), Stri
 
 fn apps(store: &SqliteStore) -> Result<(), String> {
     let (pods, sets) = (all::<Pod>(store), all::<ReplicaSet>(store));
-    let mut expected = 0;
+    let mut declared = BTreeSet::new();
     for app in all::<Deployment>(store) {
         let own = pods_of(&app, &sets, &pods);
         complete(&app, &own)?;
         serves(store, &app, &own)?;
-        expected += replicas(&app);
+        declared.extend(own.iter().map(|pod| uid_of(&pod.metadata)));
     }
-    if pods.len() == expected { Ok(()) } else { Err(format!("{} pods are there, {expected} are declared", pods.len())) }
+    let surplus: Vec<String> =
+        pods.iter().filter(|pod| !declared.contains(uid_of(&pod.metadata))).map(|pod| portrait(pod)).collect();
+    if surplus.is_empty() { Ok(()) } else { Err(format!("pods are there that nobody declares: {surplus:?}")) }
+}
+
+/// What tells of a pod why it may still be there.
+fn portrait(pod: &Pod) -> String {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("no phase");
+    let node = node_of(pod).unwrap_or("no node");
+    let ending = if is_ending(&pod.metadata) { "being deleted" } else { "not being deleted" };
+    format!("{} ({phase}, {node}, {ending})", name_of(&pod.metadata))
 }
 
 fn containers(store: &SqliteStore, nodes: &[SimNode]) -> Result<(), String> {

@@ -30,6 +30,10 @@ const QUIET: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_secs(15 * 60);
 /// How long a fault may show after its end: a silent node is noticed late, and its pods leave later still.
 const AFTERMATH: Duration = Duration::from_secs(60);
+/// When a promise is broken on purpose, when its users have done all they do, and how long it may then go unnoticed.
+const BREAK: Duration = Duration::from_secs(30);
+const BROKEN: Duration = Duration::from_secs(60);
+const NOTICE: Duration = Duration::from_secs(120);
 /// An agent's request without an answer is given up.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether everything has come about.
@@ -165,8 +169,8 @@ impl World {
         }
         if self.settings.sabotage.is_some() {
             self.faults_over = true;
-            self.agenda.at(Duration::from_secs(30), Event::Sabotage);
-            self.agenda.at(Duration::from_secs(60), Event::UsersEnd);
+            self.agenda.at(BREAK, Event::Sabotage);
+            self.agenda.at(BROKEN, Event::UsersEnd);
             return Ok(());
         }
         self.agenda.at(Duration::from_secs(3), Event::User);
@@ -259,9 +263,10 @@ impl World {
 
     fn look(&mut self) -> Result<Option<Duration>, String> {
         let now = self.clock.now();
+        let latest = if self.settings.sabotage.is_some() { BROKEN + NOTICE } else { FAULTS + QUIET + SETTLE };
         match settled(&self.control.ground.disk, &self.nodes) {
             Ok(()) => return Ok(Some(now)),
-            Err(why) if now > FAULTS + QUIET + SETTLE => return Err(format!("never settled: {why}")),
+            Err(why) if now > latest => return Err(format!("never settled: {why}")),
             Err(_) => self.after(LOOK, Event::Look),
         }
         Ok(None)
@@ -316,9 +321,10 @@ impl World {
             self.checks.disturb_all(now);
         }
         let disk = Arc::clone(&self.control.ground.disk);
-        let notices: Vec<_> = self.nodes.iter_mut().flat_map(|node| std::mem::take(&mut node.notices)).collect();
-        for notice in &notices {
-            self.checks.notice(notice, &disk, now)?;
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            for notice in std::mem::take(&mut node.notices) {
+                self.checks.notice(number, &notice, &disk, now)?;
+            }
         }
         if let Some(why) = self.control.ground.books.broken() {
             return Err(why);
@@ -335,10 +341,11 @@ impl World {
         })?;
         let followers = &mut self.followers;
         self.control.ground.books.with(|records| followers.check(&disk, &mut records.ledger))?;
+        self.checks.step(&disk, &self.nodes, now)?;
         if now > self.aftermath_until {
             self.control.ground.books.with(|records| records.endpoints.standing(disk.as_ref(), now))?;
         }
-        self.checks.step(&disk, &self.nodes, now)
+        Ok(())
     }
 
     fn arrive(&mut self, arrival: Arrival) {
@@ -453,7 +460,7 @@ impl World {
     fn kill_agent(&mut self, number: usize) {
         let survives = self.rng.random_bool(0.5);
         let there: BTreeSet<PodUid> =
-            self.checks.started().into_iter().filter(|pod| !self.nodes[number].runtime.is_gone(pod)).collect();
+            self.checks.started(number).into_iter().filter(|pod| !self.nodes[number].runtime.is_gone(pod)).collect();
         let node = &mut self.nodes[number];
         let mut running: BTreeSet<PodUid> = node.runtime.running().map(|key| key.pod.clone()).collect();
         node.kill();
