@@ -54,7 +54,8 @@ impl Probe {
     }
 }
 
-/// A running `perf record`. It samples by the CPU clock, which works in virtual machines too.
+/// A running `perf record`. It samples by the CPU clock, which works in virtual machines too, and copies enough of each stack
+/// for the deep ones of asynchronous code.
 #[derive(Debug)]
 struct Profile {
     perf: Child,
@@ -66,7 +67,7 @@ impl Profile {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let file = folder.join(format!("{name}.data"));
         let perf = Command::new("perf")
-            .args(["record", "-q", "-F", "499", "-e", "cpu-clock", "--call-graph", "dwarf,8192", "-o"])
+            .args(["record", "-q", "-F", "499", "-e", "cpu-clock", "--call-graph", "dwarf,32768", "-o"])
             .arg(&file)
             .args(["-p", &server.pid.to_string()])
             .stdin(Stdio::null())
