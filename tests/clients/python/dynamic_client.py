@@ -30,7 +30,7 @@ with tempfile.TemporaryDirectory() as folder:
             maps.create(body=body, namespace="default")
             raise AssertionError("it was created twice")
         except ConflictError as error:
-            assert error.summary().startswith("409") and "already exists" in error.summary(), error.summary()
+            assert error.status == 409 and "already exists" in error.summary(), error.summary()
         merge = {"metadata": {"name": "loose"}, "data": {"a": None, "c": "d"}}
         merged = maps.patch(body=merge, namespace="default", content_type="application/merge-patch+json")
         assert merged.data.to_dict() == {"c": "d"}, merged
