@@ -222,6 +222,11 @@ fn a_watch_shows_each_step() -> Result<()> {
     let watch = cluster.k_runs("get pods -w")?;
     let events = cluster.k_runs("get events -w -o custom-columns=R:.reason,O:.involvedObject.name --no-headers")?;
     let json = cluster.k_runs("get pods -w -o jsonpath={.metadata.name}={.status.phase}{\"\\n\"}")?;
+    // An earlier pod shows that the watches stand, so that they miss no step of the next.
+    cluster.k("run zero --image=hello:v1")?;
+    watch.line(SOON, |line| line.starts_with("zero "))?;
+    json.line(SOON, |line| line.starts_with("zero="))?;
+    events.line(SOON, |line| line.split_whitespace().nth(1) == Some("zero"))?;
     cluster.k("run one --image=hello:v1")?;
     for step in ["Pending", "ContainerCreating", "Running"] {
         watch.line(SOON, |line| line.starts_with("one ") && line.contains(step))?;
