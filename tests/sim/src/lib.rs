@@ -1,6 +1,8 @@
 //! shell: whole clusters on virtual time: the real store in memory, the real API server, the real manager with its
 //! controllers and its scheduler, and the real agents over a fake runtime, on one thread, from one seed. Faults come
-//! from the seed; checks run at every commit and at every step. It reads no clock and no chance but the seed's.
+//! from the seed; checks run at every commit and at every step. It reads no clock and no chance but the seed's, with one
+//! exception: in which order those wake who wait for the same commit is up to tokio's watch channel, which throws dice of
+//! its own. So a seed names a cluster, its faults and its users, and not yet every interleaving.
 
 mod apps;
 mod balance;

