@@ -116,8 +116,8 @@ fn apply(
             return true;
         }
         // In the version of that record, the fields may have other names.
-        match in_version(&entry.api_version, change, writer) {
-            Some((old, new, kind)) => {
+        match in_version(&entry.api_version, change) {
+            Some(Converted { old, new, kind }) => {
                 is_touched |= take_from(entry, &compared(kind, writer.subresource, old.as_deref(), &new));
                 true
             }
@@ -164,12 +164,15 @@ fn take_from(entry: &mut Entry<'_, '_>, comparison: &Comparison<'_>) -> bool {
     is_touched
 }
 
-/// The texts of a change in another version of its kind; `None` if there is no such version.
-fn in_version(
-    api_version: &[u8],
-    change: Change<'_>,
-    _writer: Writer<'_>,
-) -> Option<(Option<Vec<u8>>, Vec<u8>, &'static Kind)> {
+/// The texts of a change in another version of its kind.
+struct Converted {
+    old: Option<Vec<u8>>,
+    new: Vec<u8>,
+    kind: &'static Kind,
+}
+
+/// A change in another version of its kind; `None` if there is no such version.
+fn in_version(api_version: &[u8], change: Change<'_>) -> Option<Converted> {
     let api_version: String = serde_json::from_slice(api_version).ok()?;
     let kind = crate::kinds::find_by_kind(&api_version, change.kind.kind)?;
     if kind.collection() != change.kind.collection() {
@@ -189,7 +192,7 @@ fn in_version(
         Some(old) => Some(convert(old)?),
         None => None,
     };
-    Some((old, convert(change.new)?, kind))
+    Some(Converted { old, new: convert(change.new)?, kind })
 }
 
 fn whole_second(now: Timestamp) -> Timestamp {
