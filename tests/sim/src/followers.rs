@@ -56,7 +56,8 @@ impl Followers {
         collection: &Collection,
         at: Revision,
     ) -> Result<(), String> {
-        let Some(followers) = self.all.get_mut(collection).filter(|_| at >= store.compacted()) else { return Ok(()) };
+        let readable = at >= store.compacted().max(ledger.begin());
+        let Some(followers) = self.all.get_mut(collection).filter(|_| readable) else { return Ok(()) };
         let failed = |error| format!("{collection} could not be read at {at}: {error}");
         let listing = store.list_at(collection, ListRange::all(), at).now_or_never();
         let listing = listing.ok_or("a list of the past waits")?.map_err(failed)?;

@@ -26,6 +26,8 @@ struct Last {
 #[derive(Default)]
 pub(crate) struct Ledger {
     latest: Revision,
+    /// Where the logs begin.
+    begin: Revision,
     logs: BTreeMap<Collection, Vec<(Revision, Key, bool)>>,
     keys: BTreeMap<Key, Last>,
     fresh: BTreeSet<Collection>,
@@ -88,6 +90,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Where the logs begin: what a watch tells of the time before cannot be compared.
+    pub(crate) fn begin(&self) -> Revision {
+        self.begin
+    }
+
     /// After a crash, acknowledged writes are there, and volatile ones are at a state that once was. Watches begin
     /// anew.
     pub(crate) fn compare_after_crash(&mut self, store: &SqliteStore) -> Result<(), String> {
@@ -103,6 +110,7 @@ impl Ledger {
             *last = Last { durable: found, newest: found };
         }
         self.logs.clear();
+        self.begin = store.revision();
         Ok(())
     }
 }
