@@ -8,7 +8,7 @@ use coracle_sim::{Failure, Sabotage, Settings, run};
 /// Seeds that found something; they always run.
 const KEPT: &str = include_str!("seeds.txt");
 /// Seeds of a plain run; more by the variable.
-const DEFAULT_SEEDS: u64 = 8;
+const DEFAULT_SEEDS: u64 = 6;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
