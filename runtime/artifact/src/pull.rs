@@ -56,7 +56,7 @@ impl std::fmt::Debug for Credential {
 
 impl Credential {
     /// Whether it is meant for this image.
-    fn fits(&self, reference: &ImageReference) -> bool {
+    pub fn fits(&self, reference: &ImageReference) -> bool {
         let registry = self.registry.trim_start_matches("https://").trim_start_matches("http://");
         let registry = registry.trim_end_matches('/');
         // What `docker login` writes for Docker Hub.

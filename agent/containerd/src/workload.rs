@@ -1,0 +1,290 @@
+//! The port's implementation: a table of pods, and a task for each command that takes time. Everything that must outlive the
+//! agent is in the runtime's own records, under our labels.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use coracle_agent_core::workload::{
+    AdoptedPod, AdoptedState, BoxFuture, Command, ContainerKey, ContainerSpec, ContainerStats, ExecOutcome, ExecRequest,
+    Feature, ImageInfo, PodStats, PodUid, Report, RuntimeInfo, SandboxSpec, StartStage, Workload, WorkloadError,
+    EXEC_OUTPUT_MAX_BYTES,
+};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::{runtime, sync::mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Code, Status};
+
+use crate::{
+    adopt,
+    connection::{CALL_TIMEOUT, ConnectError, Connection, call, timed, words},
+    container::{self, Handle, Run, Shared},
+    cri::v1::{ContainerStatsFilter, ExecSyncRequest, ListContainerStatsRequest, PodSandboxConfig},
+    events::{self, Running},
+    image, labels, sandbox, spec,
+};
+
+/// How the runtime is reached.
+#[derive(Clone, Debug)]
+pub struct ContainerdConfig {
+    /// The runtime's socket.
+    pub socket: PathBuf,
+    /// The node's name, with which everything the agent makes is marked.
+    pub node: String,
+    /// Memory of the machine, which the kernel's choice of victims is weighed against.
+    pub machine_memory_bytes: i64,
+}
+
+/// A container runtime of the node that speaks CRI.
+pub struct ContainerdWorkload {
+    shared: Arc<Shared>,
+    info: RuntimeInfo,
+    pods: Arc<Mutex<HashMap<PodUid, Pod>>>,
+    tasks: TaskTracker,
+    runtime: runtime::Handle,
+}
+
+/// A pod with its surroundings.
+struct Pod {
+    sandbox_id: String,
+    config: Arc<PodSandboxConfig>,
+    containers: HashMap<ContainerKey, Handle>,
+}
+
+impl ContainerdWorkload {
+    /// Asks the runtime who it is and follows it from then on; reports go to `reports`. The tasks end with `stop`; containers
+    /// go on.
+    ///
+    /// # Errors
+    /// No runtime answers there, or none that speaks CRI v1.
+    pub async fn connect(
+        config: ContainerdConfig,
+        reports: mpsc::Sender<Report>,
+        stop: CancellationToken,
+    ) -> Result<Self, ConnectError> {
+        let connection = Connection::lazy(&config.socket);
+        let version = connection.version(&config.socket).await?;
+        let info = RuntimeInfo {
+            name: version.runtime_name.clone(),
+            version: version.runtime_version,
+            features: vec![Feature::Exec, Feature::Adoption],
+        };
+        let shared = Arc::new(Shared {
+            connection,
+            reports,
+            running: Arc::<Running>::default(),
+            node: config.node,
+            scheme: version.runtime_name,
+            machine_memory_bytes: config.machine_memory_bytes,
+        });
+        let (tasks, runtime) = (TaskTracker::new(), runtime::Handle::current());
+        let follow = events::follow(shared.connection.clone(), shared.node.clone(), shared.running.clone(), stop);
+        tasks.spawn(follow);
+        Ok(Self { shared, info, pods: Arc::default(), tasks, runtime })
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(work, &self.runtime);
+    }
+
+    fn create_sandbox(&self, spec: SandboxSpec) {
+        let (shared, pods) = (self.shared.clone(), self.pods.clone());
+        self.spawn(async move {
+            let config = spec::sandbox(&spec, &shared.node);
+            let pod = spec.pod.clone();
+            let made = match fs::create_dir_all(&spec.log_dir) {
+                Err(error) => Err(Status::internal(format!("failed to make {}: {error}", spec.log_dir.display()))),
+                Ok(()) => sandbox::run(&shared.connection, config.clone(), spec.handler).await,
+            };
+            match made {
+                Ok((sandbox_id, ips)) => {
+                    let entry = Pod { sandbox_id, config: Arc::new(config), containers: HashMap::new() };
+                    pods.lock().insert(pod.clone(), entry);
+                    let ips = if ips.is_empty() { spec.ips } else { ips };
+                    shared.report(Report::SandboxReady { pod, ips }).await;
+                }
+                Err(status) => {
+                    let message = format!("Failed to create pod sandbox: {}", words(&status));
+                    shared.report(Report::SandboxFailed { pod, message }).await;
+                }
+            }
+        });
+    }
+
+    fn start_container(&self, spec: ContainerSpec) {
+        let key = spec.key.clone();
+        let mut pods = self.pods.lock();
+        let Some(pod) = pods.get_mut(&key.pod) else {
+            let shared = self.shared.clone();
+            let (stage, message) = (StartStage::Create, "the pod's sandbox is gone".to_owned());
+            return self.spawn(async move {
+                shared.report(Report::StartFailed { key, stage, message, at: Timestamp::now() }).await;
+            });
+        };
+        let (run, handle) = Run::new(&self.shared, key.clone());
+        pod.containers.insert(key, handle);
+        self.spawn(run.start(pod.sandbox_id.clone(), pod.config.clone(), spec));
+    }
+
+    fn stop_container(&self, key: &ContainerKey, grace: std::time::Duration) {
+        if let Some(handle) = self.pods.lock().get(&key.pod).and_then(|pod| pod.containers.get(key)) {
+            handle.stop(grace);
+        }
+    }
+
+    fn remove_container(&self, key: &ContainerKey) {
+        let mut pods = self.pods.lock();
+        let Some(pod) = pods.get_mut(&key.pod) else { return };
+        if !pod.containers.get(key).is_some_and(Handle::is_done) {
+            return;
+        }
+        if let Some(id) = pod.containers.remove(key).and_then(|handle| handle.id()) {
+            let connection = self.shared.connection.clone();
+            self.spawn(async move { container::remove(&connection, id).await });
+        }
+    }
+
+    fn remove_sandbox(&self, pod: PodUid) {
+        let (shared, pods) = (self.shared.clone(), self.pods.clone());
+        let id = self.pods.lock().get(&pod).map(|entry| entry.sandbox_id.clone());
+        self.spawn(async move {
+            if let Some(id) = id {
+                sandbox::remove(&shared.connection, &id).await;
+                pods.lock().remove(&pod);
+            }
+            shared.report(Report::SandboxRemoved { pod }).await;
+        });
+    }
+
+    fn exec(&self, request: ExecRequest) {
+        let id = self.running_id(&request.key);
+        let shared = self.shared.clone();
+        self.spawn(async move {
+            let outcome = match id {
+                Some(id) => exec(&shared.connection, id, &request).await,
+                None => ExecOutcome::Failed { message: WorkloadError::NotRunning(request.key.clone()).to_string() },
+            };
+            shared.report(Report::ExecDone { ticket: request.ticket, key: request.key, outcome }).await;
+        });
+    }
+
+    fn running_id(&self, key: &ContainerKey) -> Option<String> {
+        let pods = self.pods.lock();
+        pods.get(&key.pod)?.containers.get(key).filter(|handle| !handle.is_done())?.id()
+    }
+
+    /// Takes up what was found: from now on it is in the table like anything this life of the agent made.
+    fn take_up(&self, found: adopt::Found) -> AdoptedPod {
+        let mut containers = HashMap::new();
+        for container in &found.pod.containers {
+            let Some(id) = found.ids.get(&container.key).cloned() else { continue };
+            let (run, handle) = Run::new(&self.shared, container.key.clone());
+            if matches!(container.state, AdoptedState::Running { .. }) {
+                self.spawn(run.resume(id));
+            } else {
+                run.ended(id);
+            }
+            containers.insert(container.key.clone(), handle);
+        }
+        let entry = Pod { sandbox_id: found.sandbox_id, config: Arc::new(found.config), containers };
+        self.pods.lock().insert(found.pod.pod.clone(), entry);
+        found.pod
+    }
+}
+
+/// Runs a command in a container to its end.
+async fn exec(connection: &Connection, container_id: String, request: &ExecRequest) -> ExecOutcome {
+    let timeout = spec::grace_seconds(request.timeout);
+    let message = ExecSyncRequest { container_id, cmd: request.command.clone(), timeout };
+    // The runtime ends the command itself; the call's own deadline is for a runtime that does not.
+    match connection.runtime().exec_sync(timed(message, request.timeout + CALL_TIMEOUT)).await {
+        Ok(answer) => {
+            let answer = answer.into_inner();
+            let mut output = answer.stdout;
+            output.extend(answer.stderr);
+            output.truncate(EXEC_OUTPUT_MAX_BYTES);
+            let output = String::from_utf8_lossy(&output).into_owned();
+            ExecOutcome::Exited { code: answer.exit_code, output }
+        }
+        Err(status) if status.code() == Code::DeadlineExceeded => ExecOutcome::TimedOut,
+        Err(status) => ExecOutcome::Failed { message: words(&status) },
+    }
+}
+
+/// Makes what a container's mounts need on the host: an empty file for its last words.
+pub(crate) fn prepare_files(spec: &ContainerSpec) -> io::Result<()> {
+    let Some(path) = &spec.termination_message.host_path else { return Ok(()) };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, "")?;
+    // Whoever the container runs as may write it, as the kubelet has it.
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+}
+
+impl Workload for ContainerdWorkload {
+    fn info(&self) -> RuntimeInfo {
+        self.info.clone()
+    }
+
+    fn submit(&self, command: Command) {
+        match command {
+            Command::Pull(request) => self.spawn(image::pull(self.shared.clone(), *request)),
+            Command::CreateSandbox(spec) => self.create_sandbox(*spec),
+            Command::StartContainer(spec) => self.start_container(*spec),
+            Command::StopContainer { key, grace } => self.stop_container(&key, grace),
+            Command::RemoveContainer { key } => self.remove_container(&key),
+            Command::RemoveSandbox { pod } => self.remove_sandbox(pod),
+            Command::Exec(request) => self.exec(request),
+        }
+    }
+
+    fn adopt(&self) -> BoxFuture<'_, Result<Vec<AdoptedPod>, WorkloadError>> {
+        Box::pin(async {
+            let found = adopt::find(&self.shared).await.map_err(runtime_error)?;
+            Ok(found.into_iter().map(|found| self.take_up(found)).collect())
+        })
+    }
+
+    fn stats(&self, pod: &PodUid) -> BoxFuture<'_, Option<PodStats>> {
+        let id = self.pods.lock().get(pod).map(|pod| pod.sandbox_id.clone());
+        Box::pin(async move {
+            let filter = ContainerStatsFilter { pod_sandbox_id: id?, ..ContainerStatsFilter::default() };
+            let request = call(ListContainerStatsRequest { filter: Some(filter) });
+            let list = self.shared.connection.runtime().list_container_stats(request).await.ok()?.into_inner().stats;
+            let containers: BTreeMap<String, ContainerStats> = list
+                .into_iter()
+                .filter_map(|stats| {
+                    let name = stats.attributes?.labels.remove(labels::CONTAINER_NAME)?;
+                    let cpu = stats.cpu.and_then(|cpu| cpu.usage_core_nano_seconds).map_or(0, |value| value.value);
+                    let memory = stats.memory.and_then(|m| m.working_set_bytes).map_or(0, |value| value.value);
+                    Some((name, ContainerStats { cpu_nanoseconds: cpu, memory_working_set_bytes: memory }))
+                })
+                .collect();
+            Some(PodStats { containers })
+        })
+    }
+
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageInfo>, WorkloadError>> {
+        Box::pin(async { image::list(&self.shared.connection).await.map_err(runtime_error) })
+    }
+
+    fn remove_image(&self, image_id: &str) -> BoxFuture<'_, Result<u64, WorkloadError>> {
+        let id = image_id.to_owned();
+        Box::pin(async move {
+            if image::in_use(&self.shared.connection, &id).await.map_err(runtime_error)? {
+                return Err(WorkloadError::ImageInUse(id));
+            }
+            let removed = image::remove(&self.shared.connection, &id).await.map_err(runtime_error)?;
+            removed.ok_or_else(|| WorkloadError::Runtime(format!("no such image: {id}")))
+        })
+    }
+}
+
+fn runtime_error(status: Status) -> WorkloadError {
+    WorkloadError::Runtime(words(&status))
+}
