@@ -6,9 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use coracle_agent_core::workload::{
-    AdoptedContainer, AdoptedPod, AdoptedState, ContainerKey, PodUid, ResolvedImage,
-};
+use coracle_agent_core::workload::{AdoptedContainer, AdoptedPod, AdoptedState, ContainerKey, PodUid, ResolvedImage};
 use tonic::Status;
 
 use crate::{
@@ -121,9 +119,7 @@ async fn adopt(
 
 fn state(status: &ContainerStatus) -> Option<AdoptedState> {
     match status.state() {
-        ContainerState::ContainerRunning => {
-            Some(AdoptedState::Running { started_at: exit::time(status.started_at) })
-        }
+        ContainerState::ContainerRunning => Some(AdoptedState::Running { started_at: exit::time(status.started_at) }),
         ContainerState::ContainerExited => Some(AdoptedState::Exited(exit::exit(status))),
         ContainerState::ContainerCreated | ContainerState::ContainerUnknown => None,
     }

@@ -152,11 +152,8 @@ impl Run {
     }
 
     async fn create(&self, id: String, sandbox: &PodSandboxConfig, config: ContainerConfig) -> Result<String, Status> {
-        let request = CreateContainerRequest {
-            pod_sandbox_id: id,
-            config: Some(config),
-            sandbox_config: Some(sandbox.clone()),
-        };
+        let request =
+            CreateContainerRequest { pod_sandbox_id: id, config: Some(config), sandbox_config: Some(sandbox.clone()) };
         let made = self.shared.connection.runtime().create_container(call(request)).await?;
         Ok(made.into_inner().container_id)
     }

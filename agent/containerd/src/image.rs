@@ -37,7 +37,8 @@ async fn available(shared: &Shared, request: &PullRequest) -> Result<(ResolvedIm
     let asked = Instant::now();
     let image = &request.image;
     let reference: ImageReference = image.parse().map_err(|error| {
-        let words = format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {error}");
+        let words =
+            format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {error}");
         (PullFailure::InvalidName, words)
     })?;
     let connection = &shared.connection;
@@ -96,7 +97,8 @@ fn fits(credential: &RegistryCredential, reference: &ImageReference) -> bool {
 fn failure(status: &Status) -> Failure {
     let message = words(status);
     // The runtime has no code for it; these are the words of Go's dialer.
-    let unreachable = ["connection refused", "no such host", "i/o timeout", "network is unreachable", "no route to host"];
+    let unreachable =
+        ["connection refused", "no such host", "i/o timeout", "network is unreachable", "no route to host"];
     let kind = if unreachable.iter().any(|words| message.contains(words)) {
         PullFailure::RegistryUnavailable
     } else {

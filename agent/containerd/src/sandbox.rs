@@ -7,7 +7,8 @@ use tonic::{Code, Status};
 use crate::{
     connection::{Connection, call, may_pass, words},
     cri::v1::{
-        PodSandboxConfig, PodSandboxStatus, PodSandboxStatusRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
+        PodSandboxConfig, PodSandboxStatus, PodSandboxStatusRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+        StopPodSandboxRequest,
     },
 };
 

@@ -10,7 +10,7 @@ use crate::{
         Capability, ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, Int64Value, KeyValue,
         LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
         LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption, PodSandbox, PodSandboxConfig,
-        PodSandboxMetadata,         SecurityProfile, Signal, security_profile::ProfileType,
+        PodSandboxMetadata, SecurityProfile, Signal, security_profile::ProfileType,
     },
     labels,
 };
@@ -88,7 +88,11 @@ fn linux(namespaces: NamespaceOption) -> LinuxPodSandboxConfig {
 }
 
 /// A container as CRI describes it. `machine_memory_bytes` is what the kernel weighs requests against.
-pub(crate) fn container(spec: &ContainerSpec, sandbox: &PodSandboxConfig, machine_memory_bytes: i64) -> ContainerConfig {
+pub(crate) fn container(
+    spec: &ContainerSpec,
+    sandbox: &PodSandboxConfig,
+    machine_memory_bytes: i64,
+) -> ContainerConfig {
     let metadata = ContainerMetadata { name: spec.key.name.to_string(), attempt: spec.key.attempt };
     let log_path = spec.log_path.strip_prefix(&sandbox.log_directory).unwrap_or(&spec.log_path);
     let host_network = match namespaces_of(sandbox).network() {

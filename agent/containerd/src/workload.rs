@@ -9,9 +9,9 @@ use std::{
 };
 
 use coracle_agent_core::workload::{
-    AdoptedPod, AdoptedState, BoxFuture, Command, ContainerKey, ContainerSpec, ContainerStats, ExecOutcome, ExecRequest,
-    Feature, ImageInfo, PodStats, PodUid, Report, RuntimeInfo, SandboxSpec, StartStage, Workload, WorkloadError,
-    EXEC_OUTPUT_MAX_BYTES,
+    AdoptedPod, AdoptedState, BoxFuture, Command, ContainerKey, ContainerSpec, ContainerStats, EXEC_OUTPUT_MAX_BYTES,
+    ExecOutcome, ExecRequest, Feature, ImageInfo, PodStats, PodUid, Report, RuntimeInfo, SandboxSpec, StartStage,
+    Workload, WorkloadError,
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
