@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The label that all nodes of a fleet share.
-pub(crate) const LABEL: &str = "bench.coracle.dev/fleet";
+const LABEL: &str = "bench.coracle.dev/fleet";
 /// Every heartbeat is renewed this often: a fourth of a Lease's 40 seconds.
 const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 /// How long controllers may take until they trust all nodes.
@@ -29,7 +29,7 @@ const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/le
 
 /// Some nodes.
 pub(crate) struct Fleet {
-    pub(crate) name: String,
+    name: String,
     count: u64,
     heart: JoinHandle<()>,
 }

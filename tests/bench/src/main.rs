@@ -3,6 +3,7 @@
 
 mod bench;
 mod client;
+mod cordon;
 mod fleet;
 mod latency;
 mod load;

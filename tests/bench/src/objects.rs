@@ -61,10 +61,8 @@ pub(crate) fn config_map(data_bytes: usize) -> Template {
 pub(crate) enum Placement {
     /// Nobody: the pod only weighs on the API.
     None,
-    /// The scheduler, on any node.
+    /// The scheduler.
     Scheduled,
-    /// The scheduler, on nodes with this label.
-    ScheduledWhere(&'static str, String),
     /// Placed already.
     On(String),
 }
@@ -84,7 +82,6 @@ pub(crate) fn pod(placement: &Placement) -> Template {
     match placement {
         Placement::None => pod["spec"]["schedulerName"] = json!("nobody"),
         Placement::Scheduled => {}
-        Placement::ScheduledWhere(key, value) => pod["spec"]["nodeSelector"] = json!({*key: value}),
         Placement::On(node) => pod["spec"]["nodeName"] = json!(node),
     }
     Template::of(&pod)
@@ -184,7 +181,6 @@ mod tests {
             config_map(1024),
             pod(&Placement::None),
             pod(&Placement::Scheduled),
-            pod(&Placement::ScheduledWhere("a", "b".to_owned())),
             pod(&Placement::On("n".to_owned())),
             wasm_pod("hello:v1"),
             wasm_deployment("hello:v1", 3),

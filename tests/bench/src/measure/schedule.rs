@@ -13,7 +13,8 @@ use super::pods::collection;
 use crate::{
     bench::Bench,
     client::Call,
-    fleet::{LABEL, with_fleet},
+    cordon::with_cordon,
+    fleet::with_fleet,
     latency::{Latencies, Stamps},
     load::{Load, Until},
     objects::{self, Placement, marker, number_in, numbered},
@@ -45,26 +46,18 @@ pub(crate) struct Schedule {
 
 /// Schedules pods.
 pub(crate) async fn run(bench: &mut Bench, args: &Schedule) -> Result<()> {
-    let others = other_nodes(bench).await?;
-    with_fleet(bench, args.nodes, async |bench, fleet| {
-        // A cluster's own nodes would run the pods.
-        let placement = match others {
-            true => Placement::ScheduledWhere(LABEL, fleet.name.clone()),
-            false => Placement::Scheduled,
-        };
-        in_namespace(bench, "schedule", async |bench, namespace| place(bench, args, namespace, &placement).await).await
+    // A cluster's own nodes would run the pods.
+    with_cordon(bench, async |bench| {
+        with_fleet(bench, args.nodes, async |bench, _| {
+            in_namespace(bench, "schedule", async |bench, namespace| place(bench, args, namespace).await).await
+        })
+        .await
     })
     .await
 }
 
-/// Whether the cluster has nodes already.
-async fn other_nodes(bench: &Bench) -> Result<bool> {
-    let body = bench.connect().await?.fetch(Call::get("/api/v1/nodes?limit=1")).await?;
-    Ok(!String::from_utf8_lossy(&body).contains("\"items\":[]"))
-}
-
-async fn place(bench: &mut Bench, args: &Schedule, namespace: &str, placement: &Placement) -> Result<()> {
-    let (path, body) = (collection(namespace), objects::pod(placement));
+async fn place(bench: &mut Bench, args: &Schedule, namespace: &str) -> Result<()> {
+    let (path, body) = (collection(namespace), objects::pod(&Placement::Scheduled));
     let revision = Watch::revision(bench, &path).await?;
     let mut watch = Watch::open(bench, &path, &revision, "").await?;
     let mut load = Load::connect(&bench.endpoint, args.connections).await?;
@@ -89,8 +82,7 @@ async fn place(bench: &mut Bench, args: &Schedule, namespace: &str, placement: &
         .with("nodes", args.nodes)
         .with("pods", args.pods)
         .with("connections", args.connections)
-        .with("created_per_second", rounded(created.rate()))
-        .with("node_selector", matches!(placement, Placement::ScheduledWhere(..)));
+        .with("created_per_second", rounded(created.rate()));
     bench.emit(line)
 }
 
