@@ -88,7 +88,7 @@ fn decoded_forms_are_kept_while_they_are_used() {
     }
     assert!((0..10_000).all(|index| decodes(&store, &name(index))));
     store.tick(at(30)).unwrap();
-    let used = |index: usize| index % 3 == 0;
+    let used = |index: usize| index.is_multiple_of(3);
     assert!((0..10_000).filter(|index| used(*index)).all(|index| !decodes(&store, &name(index))));
     store.tick(at(60)).unwrap();
     for index in 0..10_000 {

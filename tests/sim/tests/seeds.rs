@@ -27,13 +27,13 @@ fn run_all(seeds: &[u64]) -> Vec<Failure> {
         while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Err(failure) = run(*seed, Settings::default()) {
                 eprintln!("{failure}");
-                failures.lock().unwrap().push(failure);
+                failures.lock().expect("no run panics while it holds the lock").push(failure);
             }
         }
     };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(worker))));
-    failures.into_inner().unwrap()
+    failures.into_inner().expect("no run panics while it holds the lock")
 }
 
 #[test]

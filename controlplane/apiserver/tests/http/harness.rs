@@ -42,8 +42,8 @@ pub(crate) struct Answer {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let store = Arc::new(SqliteStore::in_memory(Options::default()).unwrap());
-        let signer = Signer::new(&Signer::generate_key().unwrap(), "https://test").unwrap();
+        let store = Arc::new(SqliteStore::in_memory(Options::default()).expect("a store in memory"));
+        let signer = Signer::new(&Signer::generate_key().expect("a key"), "https://test").expect("a signer");
         let admission: Vec<Box<dyn coracle_apiserver::admission::Plugin>> = vec![
             Box::new(NamespaceLifecycle),
             Box::new(NodeRestriction),
@@ -59,7 +59,7 @@ impl Server {
         };
         let seconds = Arc::new(AtomicI64::new(BEGIN));
         let clock = Arc::clone(&seconds);
-        let now = move || Timestamp::from_second(clock.load(Ordering::Relaxed)).unwrap();
+        let now = move || Timestamp::from_second(clock.load(Ordering::Relaxed)).expect("a time");
         let api = ApiServer::with_ambient(parts, Ambient::seeded(Arc::new(now), 1));
         let user = Arc::new(User::authenticated("admin", &[MASTERS]));
         let server = Self { api, store, seconds, user };
@@ -80,16 +80,16 @@ impl Server {
 
     /// Sends a request: its line, headers and body.
     pub(crate) async fn send(&self, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let (method, uri) = line.split_once(' ').unwrap();
+        let (method, uri) = line.split_once(' ').expect("a method and a path");
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
         let response = self.api.handle(request, Caller::Known(Arc::clone(&self.user))).await;
         let (code, headers) = (response.status().as_u16(), response.headers().clone());
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).expect("text");
         let body = serde_json::from_str(&text).unwrap_or_default();
         Answer { code, headers, text, body }
     }

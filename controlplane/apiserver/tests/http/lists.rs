@@ -68,7 +68,7 @@ async fn a_page_that_is_gone_offers_the_present() {
 async fn events(server: &Server, query: &str) -> Vec<Value> {
     let answer = server.ask(&format!("GET {MAPS}?watch=1&{query}"), Value::Null).await;
     assert_eq!(answer.code, 200, "{answer:?}");
-    answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    answer.text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 #[tokio::test]

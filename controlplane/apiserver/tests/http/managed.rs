@@ -12,14 +12,14 @@ fn managers(object: &Value) -> Vec<String> {
             assert_eq!(e["fieldsType"], "FieldsV1");
             let part = e["subresource"].as_str().map(|s| format!("/{s}")).unwrap_or_default();
             let [manager, operation, version, time] =
-                ["manager", "operation", "apiVersion", "time"].map(|f| e[f].as_str().unwrap());
+                ["manager", "operation", "apiVersion", "time"].map(|f| e[f].as_str().expect(f));
             format!("{manager}{part} {operation} {version} {}", &time[17..19])
         })
         .collect()
 }
 
 fn fields(object: &Value, manager: &str) -> Value {
-    let list = object["metadata"]["managedFields"].as_array().unwrap();
+    let list = object["metadata"]["managedFields"].as_array().expect("managers");
     list.iter().find(|e| e["manager"] == manager).unwrap_or_else(|| panic!("no {manager} in {list:?}"))["fieldsV1"]
         .clone()
 }
