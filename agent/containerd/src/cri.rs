@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::all,
+    rustdoc::all,
     missing_docs,
     unreachable_pub,
     dead_code,
