@@ -8,8 +8,9 @@ use k8s_openapi::{api::core::v1::NodeCondition, apimachinery::pkg::apis::meta::v
 
 /// Less memory than this is pressure: the kubelet's `memory.available` threshold.
 pub(crate) const MEMORY_PRESSURE_BYTES: u64 = 100 << 20;
-/// Below this share of free disk there is pressure: the kubelet's `nodefs.available` threshold.
-pub(crate) const DISK_PRESSURE_PERCENT: u64 = 10;
+/// Below this share of free disk there is pressure. The kubelet's own default for `nodefs.available` is 10 %; this is k3s's,
+/// since a tenth of a large disk is room for many pods.
+pub(crate) const DISK_PRESSURE_PERCENT: u64 = 5;
 /// Below this share of free inodes there is pressure: the kubelet's `nodefs.inodesFree` threshold.
 const INODE_PRESSURE_PERCENT: u64 = 5;
 /// Below this share of free process numbers there is pressure. The kubelet has no default for `pid.available`; its manual
@@ -185,7 +186,7 @@ mod tests {
         check(low, "MemoryPressure", "True", "KubeletHasInsufficientMemory", bad);
         let (ok, bad) = ("kubelet has no disk pressure", "kubelet has disk pressure");
         check(plenty(), "DiskPressure", "False", "KubeletHasNoDiskPressure", ok);
-        let full = Readings { disk: Some(Share { total: 1000, free: 99 }), ..plenty() };
+        let full = Readings { disk: Some(Share { total: 1000, free: 49 }), ..plenty() };
         check(full, "DiskPressure", "True", "KubeletHasDiskPressure", bad);
         let inodes = Readings { inodes: Some(Share { total: 1000, free: 49 }), ..plenty() };
         check(inodes, "DiskPressure", "True", "KubeletHasDiskPressure", bad);

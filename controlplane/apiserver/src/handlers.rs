@@ -105,6 +105,8 @@ async fn put(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Response<Body>,
             call.path.name
         )));
     }
+    // Kubernetes looks at the names before it looks for the object (`checkName`).
+    writes::check_names(call, object.meta())?;
     let exists = || call.api.store.get(&call.served.key(&call.path.namespace, &call.path.name)).is_some();
     if part == Part::Spec && kind.info.create_on_update && !exists() {
         return create_by_put(call, object, &options).await;
@@ -124,13 +126,6 @@ async fn create_by_put(
     object: Box<dyn coracle_api::Object>,
     options: &WriteOptions,
 ) -> Result<Response<Body>, ApiError> {
-    if object.meta().name.as_deref() != Some(call.path.name.as_str()) {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({}) does not match the name on the URL ({})",
-            object.meta().name.as_deref().unwrap_or_default(),
-            call.path.name
-        )));
-    }
     if object.meta().uid.as_deref().is_some_and(|u| !u.is_empty()) {
         return Err(ApiError::conflict(
             call.kind().resource(),

@@ -8,7 +8,7 @@ use coracle_api::ApiError;
 use coracle_api::kind::{Kind, Object, Subresource};
 use coracle_api::validation::{Errors, validate_meta, validate_meta_update};
 use coracle_store::{Durability, Key, Op, Revision, StoreError};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, StatusCause};
 
 use crate::admission::{About, Operation, Outcome, Review};
 use crate::api::Call;
@@ -211,20 +211,7 @@ where
 /// The version and the uid the client named must be those of the object. Says whether it named a version.
 fn check_preconditions(call: &Call<'_>, new: &dyn Object, old: &Stored) -> Result<bool, ApiError> {
     let resource = call.kind().resource();
-    if let Some(namespace) = new.meta().namespace.as_deref().filter(|ns| !ns.is_empty() && *ns != call.path.namespace)
-        && call.kind().namespaced()
-    {
-        return Err(ApiError::bad_request(format!(
-            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
-            call.path.namespace
-        )));
-    }
-    if let Some(name) = new.meta().name.as_deref().filter(|n| !n.is_empty() && *n != call.path.name) {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.path.name
-        )));
-    }
+    check_names(call, new.meta())?;
     if let Some(uid) = new.meta().uid.as_deref().filter(|u| !u.is_empty())
         && old.object().meta().uid.as_deref() != Some(uid)
     {
@@ -243,6 +230,25 @@ fn check_preconditions(call: &Call<'_>, new: &dyn Object, old: &Stored) -> Resul
             "metadata.resourceVersion: Invalid value: {version:?}: must be a number"
         ))),
     }
+}
+
+/// The name and the namespace in an object must be those of the path, where the object says them.
+pub(crate) fn check_names(call: &Call<'_>, meta: &ObjectMeta) -> Result<(), ApiError> {
+    if let Some(namespace) = meta.namespace.as_deref().filter(|ns| !ns.is_empty() && *ns != call.path.namespace)
+        && call.kind().namespaced()
+    {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
+            call.path.namespace
+        )));
+    }
+    if let Some(name) = meta.name.as_deref().filter(|n| !n.is_empty() && *n != call.path.name) {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.path.name
+        )));
+    }
+    Ok(())
 }
 
 /// Brings the new object into the state in which it would be stored.

@@ -37,9 +37,9 @@ with tempfile.TemporaryDirectory() as folder:
         patch = [{"op": "replace", "path": "/data/c", "value": "e"}]
         sort = "application/json-patch+json"
         assert maps.patch(name="loose", body=patch, namespace="default", content_type=sort).data.c == "e"
-        current = maps.get(name="loose", namespace="default")
-        current.data["f"] = "g"
-        assert maps.replace(body=current.to_dict(), namespace="default").data.f == "g"
+        current = maps.get(name="loose", namespace="default").to_dict()
+        current["data"]["f"] = "g"
+        assert maps.replace(body=current, namespace="default").data.f == "g"
         assert [i.metadata.name for i in maps.get(namespace="default", label_selector="l=m").items] == ["loose"]
         events = maps.watch(namespace="default", label_selector="l=m", timeout=20)
         first = next(events)

@@ -34,9 +34,10 @@ class LeaseLock:
         seconds, acquired, renewed = spec.lease_duration_seconds, spec.acquire_time, spec.renew_time
         return True, LeaderElectionRecord(spec.holder_identity, str(seconds), str(acquired), str(renewed))
 
-    def create(self, name, namespace, record):
+    # The package calls it by these names.
+    def create(self, name, namespace, election_record):
         try:
-            lease = client.V1Lease(metadata={"name": name}, spec=self.spec(record))
+            lease = client.V1Lease(metadata={"name": name}, spec=self.spec(election_record))
             self.api.create_namespaced_lease(namespace, lease)
             return True
         except ApiException as error:

@@ -10,8 +10,12 @@ config.load_kube_config()
 api = client.ApiClient()
 core, apps = client.CoreV1Api(), client.AppsV1Api()
 for example in ("hello", "worker"):
-    made = utils.create_from_directory(api, os.path.join(os.environ["CHECKOUT"], "examples", example))
-    assert made, example
+    folder = os.path.join(os.environ["CHECKOUT"], "examples", example)
+    # One by one: `create_from_directory` reads every file, also those that are no YAML.
+    files = sorted(name for name in os.listdir(folder) if name.endswith(".yaml"))
+    assert files, example
+    for name in files:
+        assert utils.create_from_yaml(api, os.path.join(folder, name)), name
 end = time.monotonic() + 30
 for name, replicas in (("hello", 2), ("worker", 1)):
     while apps.read_namespaced_deployment(name, "default").status.available_replicas != replicas:

@@ -18,6 +18,9 @@ pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// The whole of a start, on a busy machine and with a program built for debugging.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// What a cluster's directory may come to.
+const ROOM_BYTES: u64 = 2 << 30;
+
 /// The user and group without privileges.
 const NOBODY: u32 = 65534;
 
@@ -47,7 +50,7 @@ impl Cluster {
     /// # Errors
     /// The machine does not allow it.
     pub fn prepare() -> Result<Self> {
-        Ok(Self { namespace: Arc::new(Namespace::new()?), dir: tempfile::tempdir()?, server: None, copy: None })
+        Ok(Self { namespace: Arc::new(Namespace::new()?), dir: roomy_dir()?, server: None, copy: None })
     }
 
     /// The program under test.
@@ -307,6 +310,14 @@ impl Cluster {
     pub fn file(path: &str) -> String {
         Path::new(ROOT).join(path).display().to_string()
     }
+}
+
+/// A directory in memory where the machine has one: a node on a disk that is nearly full takes no pods, and how full the
+/// machine's disk is must not matter to a test.
+fn roomy_dir() -> Result<TempDir> {
+    const MEMORY: &str = "/dev/shm";
+    let free = rustix::fs::statvfs(MEMORY).map_or(0, |room| room.f_bavail * room.f_frsize);
+    Ok(if free > ROOM_BYTES { tempfile::tempdir_in(MEMORY)? } else { tempfile::tempdir()? })
 }
 
 impl Drop for Cluster {

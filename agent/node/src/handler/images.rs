@@ -109,6 +109,13 @@ impl Handler {
         let reference = reference(name)?;
         let image = self.inner.wasm.image_store().resolve(&reference);
         let image = image.ok_or_else(|| (StatusCode::NOT_FOUND, format!("there is no image {name:?} on this node")))?;
+        if reference.digest().is_none() && image.names.len() > 1 {
+            // Another name holds the image: only this one goes, also while the image is in use.
+            let store = self.inner.wasm.image_store().clone();
+            let removed = tokio::task::spawn_blocking(move || store.remove(&reference.to_string()));
+            let freed = removed.await.map_err(internal)?.map_err(internal)?;
+            return Ok(json!({ "freedBytes": freed }));
+        }
         match self.inner.wasm.remove_image(image.id.as_str()).await {
             Ok(freed) => Ok(json!({ "freedBytes": freed })),
             Err(error) => Err((StatusCode::CONFLICT, error.to_string())),
