@@ -27,6 +27,7 @@ use crate::nodes::NodeProxy;
 use crate::registry::{Registry, Served};
 use crate::render::{self, Shape};
 use crate::request::{MAX_URL_BYTES, Query, ResourcePath, Target, Verb, verb};
+use crate::turns::Turns;
 use crate::wire::{self, Form};
 
 /// The largest request body, as Kubernetes' API server has it.
@@ -70,6 +71,7 @@ pub struct ApiServer {
     pub(crate) metrics: Metrics,
     pub(crate) nodes: OnceLock<Arc<dyn NodeProxy>>,
     pub(crate) ready: OnceLock<()>,
+    pub(crate) turns: Turns,
     ambient: Ambient,
 }
 
@@ -140,6 +142,7 @@ impl ApiServer {
             admission: parts.admission,
             nodes: OnceLock::new(),
             ready: OnceLock::new(),
+            turns: Turns::default(),
             ambient,
         })
     }
@@ -232,12 +235,12 @@ impl ApiServer {
             }
             Target::Resource(path) => {
                 let verb = verb(&head.method, &path, query)?;
-                seen.set(verb, &path);
+                let served = self.registry.find(&path.group, &path.version, &path.resource);
+                if let Some(served) = served {
+                    seen.set(verb, served.kind, &path);
+                }
                 self.allow(&user, Attributes::Resource { verb, path: &path })?;
-                let served = self
-                    .registry
-                    .find(&path.group, &path.version, &path.resource)
-                    .ok_or_else(ApiError::no_such_path)?;
+                let served = served.ok_or_else(ApiError::no_such_path)?;
                 self.check_scope(served, verb, &path)?;
                 let call = Call {
                     api: self,

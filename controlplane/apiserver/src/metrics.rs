@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coracle_api::ApiError;
+use coracle_api::kind::Kind;
 use coracle_store::Store;
 use http::{Method, StatusCode};
 use parking_lot::RwLock;
@@ -25,28 +26,82 @@ const MAX_WRITES: usize = 2000;
 /// The most watches: each costs a few kilobytes.
 const MAX_WATCHES: usize = 50_000;
 
-/// What a request turned out to be, for its counters.
+/// What a request turned out to be, for its counters. It holds words of the table of kinds only: what a client wrote in
+/// a path is never a label, or anyone could fill the memory with them.
 #[derive(Debug, Default)]
-pub(crate) struct Seen(Option<(Verb, String, String, String)>);
+pub(crate) struct Seen(Option<RequestLabels>);
 
 impl Seen {
-    pub(crate) fn set(&mut self, verb: Verb, path: &ResourcePath) {
-        self.0 = Some((verb, path.group.clone(), path.resource.clone(), path.subresource.clone()));
+    /// A request for a kind that is served, once that is known.
+    pub(crate) fn set(&mut self, verb: Verb, kind: &'static Kind, path: &ResourcePath) {
+        let known = kind.info.subresources.iter().map(|s| s.as_str()).find(|known| *known == path.subresource);
+        let scope = match verb {
+            _ if !path.name.is_empty() || verb == Verb::Create => "resource",
+            _ if !path.namespace.is_empty() => "namespace",
+            _ => "cluster",
+        };
+        self.0 = Some(RequestLabels {
+            verb: word(verb),
+            group: kind.group,
+            version: kind.version,
+            resource: kind.info.plural,
+            subresource: known.unwrap_or_default(),
+            scope,
+            component: COMPONENT,
+            code: 0,
+        });
+    }
+
+    fn labels(&self, method: &Method, code: u16) -> RequestLabels {
+        let other = || RequestLabels {
+            verb: match *method {
+                Method::GET | Method::HEAD => "GET",
+                Method::POST => "POST",
+                Method::PUT => "PUT",
+                Method::PATCH => "PATCH",
+                Method::DELETE => "DELETE",
+                _ => "OTHER",
+            },
+            component: COMPONENT,
+            ..RequestLabels::default()
+        };
+        RequestLabels { code, ..self.0.clone().unwrap_or_else(other) }
     }
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+/// What Kubernetes' dashboards tell its programs apart by.
+const COMPONENT: &str = "apiserver";
+
+/// A verb as `apiserver_request_total` has it: methods, but for reads of many.
+fn word(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Get => "GET",
+        Verb::List => "LIST",
+        Verb::Watch => "WATCH",
+        Verb::Create => "POST",
+        Verb::Update => "PUT",
+        Verb::Patch => "PATCH",
+        Verb::Delete => "DELETE",
+        Verb::DeleteCollection => "DELETECOLLECTION",
+    }
+}
+
+/// The labels of `apiserver_request_total`. An empty label is one that is not there.
+#[derive(Clone, Debug, Default, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
-    verb: String,
-    group: String,
-    resource: String,
-    subresource: String,
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    scope: &'static str,
+    component: &'static str,
     code: u16,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DurationLabels {
-    verb: String,
+    verb: &'static str,
 }
 
 /// Counters of one server.
@@ -115,39 +170,9 @@ impl Metrics {
 
     /// Counts an answered request.
     pub(crate) fn observe(&self, method: &Method, seen: &Seen, status: StatusCode, took: Duration) {
-        let code = status.as_u16();
-        // Paths of clients are not labels: only what the server serves is, or anyone could fill its memory.
-        let (verb, labels) = match &seen.0 {
-            Some((verb, group, resource, subresource)) if status != StatusCode::NOT_FOUND => {
-                let verb = verb.as_str().to_ascii_uppercase();
-                (
-                    verb.clone(),
-                    RequestLabels {
-                        verb,
-                        group: group.clone(),
-                        resource: resource.clone(),
-                        subresource: subresource.clone(),
-                        code,
-                    },
-                )
-            }
-            _ => {
-                let verb = match *method {
-                    Method::GET | Method::HEAD => "GET",
-                    Method::POST => "POST",
-                    Method::PUT => "PUT",
-                    Method::PATCH => "PATCH",
-                    Method::DELETE => "DELETE",
-                    _ => "OTHER",
-                };
-                let none = String::new;
-                (
-                    verb.to_owned(),
-                    RequestLabels { verb: verb.to_owned(), group: none(), resource: none(), subresource: none(), code },
-                )
-            }
-        };
+        let labels = seen.labels(method, status.as_u16());
         self.requests.get_or_create(&labels).inc();
+        let verb = labels.verb;
         if verb != "WATCH" {
             self.durations.get_or_create(&DurationLabels { verb }).observe(took.as_secs_f64());
         }

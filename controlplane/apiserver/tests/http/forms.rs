@@ -64,3 +64,20 @@ async fn answers_are_indented_for_people() {
     let missing = server.send(&format!("GET {MAPS}/b?pretty=1"), &[], "").await;
     assert!(missing.text.contains("\n  \"code\": 404"), "{}", missing.text);
 }
+
+#[tokio::test]
+async fn what_clients_write_in_paths_is_never_a_label() {
+    let server = Server::start().await;
+    let anybody = server.as_user(coracle_apiserver::auth::User::anonymous());
+    for n in 0..20 {
+        let line = format!("GET /apis/made-up{n}.io/v1/namespaces/default/made-up{n}s/x/made-up{n}");
+        assert_eq!(anybody.send(&line, &[], "").await.code, 403);
+        assert_eq!(server.send(&line, &[], "").await.code, 404);
+        let below = format!("GET {MAPS}/x/made-up{n}");
+        assert_eq!(anybody.send(&below, &[], "").await.code, 403);
+    }
+    let page = server.send("GET /metrics", &[], "").await.text;
+    assert!(!page.contains("made-up"), "{page}");
+    let refused = page.lines().find(|line| line.contains("resource=\"configmaps\"") && line.contains("code=\"403\""));
+    assert!(refused.is_some_and(|line| line.ends_with(" 20")), "{page}");
+}
