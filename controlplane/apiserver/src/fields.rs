@@ -29,7 +29,7 @@ impl<'a> Draft<'a> {
         let json = registry::text(object);
         let change =
             managed::Change { kind: call.kind(), old: None, new: &json, managed: None, given: Given::Entries(given) };
-        Self { outcome: decide(call, change, None), json: None, stored: None }
+        Self { outcome: decide(call, change, None), json: Some(json), stored: None }
     }
 
     /// A changed object, before admission.
@@ -68,15 +68,20 @@ impl<'a> Draft<'a> {
         self.outcome != Outcome::Same
     }
 
-    /// The text to store, for `object` as it came out of admission.
+    /// The text of a new object as it was before admission.
+    pub(crate) fn before_admission(&self) -> &[u8] {
+        self.json.as_deref().unwrap_or_default()
+    }
+
+    /// What to store, for `object` as it came out of admission.
     pub(crate) fn into_value(
         mut self,
         kind: &Kind,
-        object: &mut dyn Object,
+        object: Box<dyn Object>,
         admission: admission::Change,
     ) -> Result<Value, ApiError> {
         match self.json.take().filter(|_| admission == admission::Change::None) {
-            Some(json) => registry::to_store(kind, json, self.managed()),
+            Some(json) => registry::to_store(kind, json, object, self.managed()),
             None => registry::encode(kind, object, self.managed()),
         }
     }

@@ -111,8 +111,13 @@ async fn put(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Response<Body>,
     if part == Part::Spec && kind.info.create_on_update && !exists() {
         return create_by_put(call, object, &options).await;
     }
+    let mut first = Some(object);
     let written = writes::update(call, part, &options, |old| {
-        let mut new = object.boxed_clone();
+        let mut new = match first.take() {
+            Some(object) => object,
+            // Another write came between: what the client sent is read once more.
+            None => crate::registry::decode_client(kind, body)?.object,
+        };
         keep_rest(part, new.as_mut(), old.object());
         Ok(new)
     })

@@ -1,6 +1,7 @@
 //! Kinds beside the store: which collection a kind lives in, and the way between an object and its stored text.
 //! It never decides whether a write is allowed.
 
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -211,23 +212,45 @@ pub(crate) fn text(object: &mut dyn Object) -> Vec<u8> {
     json
 }
 
-/// The text to store: the object's JSON with a gap at `metadata.resourceVersion` that the store fills.
+/// Texts up to this size are stored together with the object they were made of: those who follow the changes share it. The
+/// store keeps the forms of some hundred changes, whose size this bounds.
+const MAX_SHARED_BYTES: usize = 16 * 1024;
+
+/// What to store: the object's JSON with a gap at `metadata.resourceVersion` that the store fills.
 ///
 /// # Errors
 /// The object cannot be turned into the stored version.
-pub(crate) fn encode(kind: &Kind, object: &mut dyn Object, managed: Option<&[u8]>) -> Result<Value, ApiError> {
-    to_store(kind, text(object), managed)
+pub(crate) fn encode(kind: &Kind, mut object: Box<dyn Object>, managed: Option<&[u8]>) -> Result<Value, ApiError> {
+    let json = text(object.as_mut());
+    to_store(kind, json, object, managed)
 }
 
-/// The same from what [`text`] gave.
+/// The same with what [`text`] gave for the object.
 ///
 /// # Errors
 /// The object cannot be turned into the stored version.
-pub(crate) fn to_store(kind: &Kind, mut json: Vec<u8>, managed: Option<&[u8]>) -> Result<Value, ApiError> {
+pub(crate) fn to_store(
+    kind: &Kind,
+    json: Vec<u8>,
+    mut object: Box<dyn Object>,
+    managed: Option<&[u8]>,
+) -> Result<Value, ApiError> {
     if let Storage::SharedWith { to_stored, .. } = kind.info.storage {
-        json = to_stored(&json).map_err(|e| ApiError::bad_request(e.to_string()))?;
+        let json = to_stored(&json).map_err(|e| ApiError::bad_request(e.to_string()))?;
+        return Ok(stamped(json, managed));
     }
-    Ok(stamped(json, managed))
+    let is_shared = json.len() <= MAX_SHARED_BYTES;
+    let value = stamped(json, managed);
+    if !is_shared {
+        return Ok(value);
+    }
+    Ok(value.with_form(move |revision| {
+        let meta = object.meta_mut();
+        meta.managed_fields = None;
+        meta.resource_version = Some(revision.to_string());
+        let object: Box<dyn Any + Send + Sync> = object;
+        Arc::from(object)
+    }))
 }
 
 /// Splits the text behind the object's own `"metadata":{`, where the store writes the revision.

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use coracle_api::ApiError;
 use coracle_api::kind::{Kind, Object, Subresource};
 use coracle_api::validation::{Errors, validate_meta, validate_meta_update};
-use coracle_store::{Durability, Key, Op, Revision, StoreError};
+use coracle_store::{Durability, Entry, Key, Op, Revision, StoreError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, StatusCause};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::admission::{About, Operation, Outcome, Review};
 use crate::api::Call;
@@ -97,65 +98,84 @@ pub(crate) async fn create(
     let kind = call.kind();
     let generated = object.meta().name.as_deref().unwrap_or_default().is_empty()
         && object.meta().generate_name.as_deref().is_some_and(|b| !b.is_empty());
-    let draws = if generated { MAX_NAME_DRAWS } else { 1 };
+    let mut draws = if generated { MAX_NAME_DRAWS } else { 1 };
     let given = object.meta_mut().managed_fields.take().unwrap_or_default();
     meta::fill_new(kind, &call.path.namespace, object.as_mut(), call.now, &mut call.api.dice())?;
     object.apply_defaults();
     // What the server adds from here on is nobody's.
     let draft = Draft::of_new(call, object.as_mut(), &given);
-    for draw in 1..=draws {
-        if draw > 1 {
-            let base = object.meta().generate_name.clone().unwrap_or_default();
-            object.meta_mut().name = Some(meta::generated_name(&base, &mut call.api.dice()));
-        }
+    let mut name = object.meta().name.clone();
+    let base = object.meta().generate_name.clone().unwrap_or_default();
+    // Nearly every object is stored at the first attempt, so only a second one costs another copy.
+    let mut first = Some(object);
+    let mut turn = None;
+    for _ in 0..MAX_ATTEMPTS {
+        let mut candidate = match first.take() {
+            Some(object) => object,
+            None => {
+                let mut again = decode_client(kind, draft.before_admission())?.object;
+                again.meta_mut().name.clone_from(&name);
+                again
+            }
+        };
         // Some kinds write their name or uid into themselves here.
-        let mut candidate = object.boxed_clone();
         candidate.prepare_create();
-        match insert(call, candidate, &draft, options).await {
-            Err(error) if error.reason == coracle_api::status::Reason::AlreadyExists && draw < draws => {}
-            other => return other,
+        match insert(call, candidate, &draft, options).await? {
+            Inserted::Done(written) => return Ok(written),
+            Inserted::EffectLost => await_turn(call, &mut turn).await,
+            Inserted::NameTaken => {
+                draws -= 1;
+                if draws == 0 {
+                    return Err(ApiError::already_exists(kind.resource(), name.as_deref().unwrap_or_default()));
+                }
+                name = Some(meta::generated_name(&base, &mut call.api.dice()));
+            }
         }
     }
-    let name = object.meta().name.clone().unwrap_or_default();
-    Err(ApiError::already_exists(kind.resource(), &name))
+    Err(too_busy(call))
+}
+
+/// What came of one attempt to make an object.
+enum Inserted {
+    Done(Written),
+    /// Another object has the name.
+    NameTaken,
+    /// Another write of something that must go together with it came first.
+    EffectLost,
 }
 
 /// One attempt under one name.
 async fn insert(
     call: &Call<'_>,
-    object: Box<dyn Object>,
+    mut object: Box<dyn Object>,
     draft: &Draft<'_>,
     options: &WriteOptions,
-) -> Result<Written, ApiError> {
+) -> Result<Inserted, ApiError> {
     let kind = call.kind();
-    for _ in 0..MAX_ATTEMPTS {
-        let mut object = object.boxed_clone();
-        let name = object.meta().name.clone().unwrap_or_default();
-        let effects = admit(call, object.as_mut(), None, Operation::Create, None, options.dry_run)?.effects;
-        let mut errors = Errors::new();
-        validate_meta(kind, object.meta(), &mut errors);
-        object.validate(&mut errors);
-        object.validate_create(&mut errors);
-        if !errors.is_empty() {
-            return Err(ApiError::invalid(kind.group, kind.kind, &name, &errors));
-        }
-        object.warnings().into_iter().for_each(|w| call.warn(w));
-        let key = call.served.key(&call.path.namespace, &name);
-        if options.dry_run == DryRun::All {
-            if call.api.store.get(&key).is_some() {
-                return Err(ApiError::already_exists(kind.resource(), &name));
-            }
-            let bytes = encode_unstored(object.as_mut(), None, draft.managed());
-            return Ok(Written::Unstored(object, bytes));
-        }
-        let value = registry::encode(kind, object.as_mut(), draft.managed())?;
-        match commit(call, Op::Create { key, value }, effects).await? {
-            Committed::Done(stored) => return Ok(Written::Stored(stored)),
-            Committed::Lost => return Err(ApiError::already_exists(kind.resource(), &name)),
-            Committed::EffectLost => {}
-        }
+    let name = object.meta().name.clone().unwrap_or_default();
+    let effects = admit(call, object.as_mut(), None, Operation::Create, None, options.dry_run)?.effects;
+    let mut errors = Errors::new();
+    validate_meta(kind, object.meta(), &mut errors);
+    object.validate(&mut errors);
+    object.validate_create(&mut errors);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(kind.group, kind.kind, &name, &errors));
     }
-    Err(too_busy(call))
+    object.warnings().into_iter().for_each(|w| call.warn(w));
+    let key = call.served.key(&call.path.namespace, &name);
+    if options.dry_run == DryRun::All {
+        if call.api.store.get(&key).is_some() {
+            return Ok(Inserted::NameTaken);
+        }
+        let bytes = encode_unstored(object.as_mut(), None, draft.managed());
+        return Ok(Inserted::Done(Written::Unstored(object, bytes)));
+    }
+    let value = registry::encode(kind, object, draft.managed())?;
+    Ok(match commit(call, Op::Create { key, value }, effects).await? {
+        Committed::Done(stored) => Inserted::Done(Written::Stored(stored)),
+        Committed::Lost => Inserted::NameTaken,
+        Committed::EffectLost => Inserted::EffectLost,
+    })
 }
 
 /// Changes an object. `make` gives the new one from the present one; it is called again when another write came between
@@ -171,6 +191,7 @@ where
 {
     let kind = call.kind();
     let key = call.served.key(&call.path.namespace, &call.path.name);
+    let mut turn = None;
     for _ in 0..MAX_ATTEMPTS {
         let entry = call.api.store.get(&key).ok_or_else(|| call.not_found())?;
         let old = Stored::of(kind, entry)?;
@@ -196,16 +217,24 @@ where
         let op = if is_finished(new.as_ref(), old.object()) {
             return finish(call, &key, new, &old, draft.managed()).await;
         } else {
-            let value = draft.into_value(kind, new.as_mut(), admitted.change)?;
+            let value = draft.into_value(kind, new, admitted.change)?;
             Op::Update { key: key.clone(), expected, value }
         };
         match commit(call, op, effects).await? {
             Committed::Done(stored) => return Ok(Written::Stored(stored)),
             Committed::Lost if insists => return Err(ApiError::modified(kind.resource(), &call.path.name)),
-            Committed::Lost | Committed::EffectLost => {}
+            Committed::Lost => {}
+            Committed::EffectLost => await_turn(call, &mut turn).await,
         }
     }
     Err(too_busy(call))
+}
+
+/// Who has lost an effect once goes on when it is his turn, and keeps it.
+async fn await_turn(call: &Call<'_>, turn: &mut Option<OwnedSemaphorePermit>) {
+    if turn.is_none() {
+        *turn = call.api.turns.take(&call.path.namespace).await;
+    }
 }
 
 /// The version and the uid the client named must be those of the object. Says whether it named a version.
@@ -429,7 +458,11 @@ fn too_busy(call: &Call<'_>) -> ApiError {
 
 /// The present object of a call's path.
 pub(crate) fn current(call: &Call<'_>) -> Result<Stored, ApiError> {
+    registry::Stored::of(call.kind(), present(call)?)
+}
+
+/// The same as the store has it.
+pub(crate) fn present(call: &Call<'_>) -> Result<Arc<Entry>, ApiError> {
     let key = call.served.key(&call.path.namespace, &call.path.name);
-    let entry = call.api.store.get(&key).ok_or_else(|| call.not_found())?;
-    registry::Stored::of(call.kind(), entry)
+    call.api.store.get(&key).ok_or_else(|| call.not_found())
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use crate::value::{Stamp, Value};
+use crate::value::{Decoded, Stamp, Value};
 use crate::{Key, Revision};
 
 /// An object as it was at one revision.
@@ -27,9 +27,6 @@ pub struct Entry {
     /// Whether the decoded form was asked for since [`Entry::forget_unused`] looked.
     asked: AtomicBool,
 }
-
-/// A decoded form. It takes several times the room of the text.
-type Decoded = Arc<dyn Any + Send + Sync>;
 
 impl Entry {
     /// The decoded form, made by `decode` for the first who asks and shared by all others who ask soon.
@@ -108,7 +105,9 @@ impl Entry {
 
     pub(crate) fn render(key: Key, created: Revision, revision: Revision, value: &Value) -> Arc<Self> {
         let (bytes, stamp) = value.render(revision);
-        Arc::new(Self::new(key, created, revision, bytes, stamp))
+        let mut entry = Self::new(key, created, revision, bytes, stamp);
+        *entry.decoded.get_mut() = value.take_form(revision);
+        Arc::new(entry)
     }
 
     /// The last state, as a deletion at `revision` announces it.
@@ -158,6 +157,20 @@ mod tests {
         entry.forget_decoded();
         assert_eq!(entry.decoded(|_| Err::<u32, _>("unreadable")), Err("unreadable"));
         assert_eq!((entry.known_as::<u32>(), ask()), (None, 4), "a failure is not remembered");
+    }
+
+    #[test]
+    fn a_form_that_is_handed_in_is_not_made_again() {
+        let key = || Collection::new("", "pods").key("ns", "p");
+        let value = Value::stamped("", "").with_form(|revision| Arc::new(revision.0 * 10));
+        let made = |entry: &Entry| *entry.decoded(|bytes| std::str::from_utf8(bytes).unwrap().parse::<u64>()).unwrap();
+        let entry = Entry::render(key(), Revision(4), Revision(4), &value);
+        assert_eq!(made(&entry), 40);
+        let again = Entry::render(key(), Revision(5), Revision(5), &value);
+        assert_eq!(made(&again), 5, "a second state of one value is decoded");
+        entry.forget_decoded();
+        assert_eq!(made(&entry), 4);
+        assert_eq!(made(&Entry::render(key(), Revision(6), Revision(6), &Value::stamped("", ""))), 6);
     }
 
     #[test]

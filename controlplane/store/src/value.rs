@@ -1,31 +1,58 @@
 //! What a writer hands in: an object's text with a gap where its own revision belongs.
-//! The revision is known only when the write is ordered, so the store fills the gap; it never parses the text.
+//! The revision is known only when the write is ordered, so the store fills the gap; it never parses the text. A writer that
+//! has the decoded form at hand can hand that in too, so that readers need not make it again.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::Revision;
+
+/// A decoded form as its readers share it. It takes several times the room of the text.
+pub(crate) type Decoded = Arc<dyn Any + Send + Sync>;
+
+/// Completes a decoded form with the revision of its text.
+type Complete = Box<dyn FnOnce(Revision) -> Decoded + Send>;
 
 /// Decimal digits of the largest revision.
 const MAX_REVISION_DIGITS: usize = 20;
 
 /// An object's text, to be stored.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Value {
     head: Bytes,
     tail: Option<Bytes>,
+    /// Taken by the first state that is made of this value.
+    form: Option<Arc<Mutex<Option<Complete>>>>,
 }
 
 impl Value {
     /// The stored text will be `head`, the revision in decimal, `tail`.
     #[must_use]
     pub fn stamped(head: impl Into<Bytes>, tail: impl Into<Bytes>) -> Self {
-        Self { head: head.into(), tail: Some(tail.into()) }
+        Self { head: head.into(), tail: Some(tail.into()), form: None }
     }
 
     /// A text that does not contain its revision.
     #[must_use]
     pub fn plain(bytes: impl Into<Bytes>) -> Self {
-        Self { head: bytes.into(), tail: None }
+        Self { head: bytes.into(), tail: None, form: None }
+    }
+
+    /// With what decoding the text would give: `complete` makes it when the revision is known. It is called at most once,
+    /// by the thread that writes, so it must be quick.
+    #[must_use]
+    pub fn with_form(self, complete: impl FnOnce(Revision) -> Arc<dyn Any + Send + Sync> + Send + 'static) -> Self {
+        Self { form: Some(Arc::new(Mutex::new(Some(Box::new(complete))))), ..self }
+    }
+
+    /// The decoded form as of `revision`, if one was handed in and not taken yet.
+    pub(crate) fn take_form(&self, revision: Revision) -> Option<Decoded> {
+        let complete = self.form.as_ref()?.lock().take()?;
+        Some(complete(revision))
     }
 
     /// How long the stored text can become.
@@ -40,6 +67,12 @@ impl Value {
             None => (self.head.clone(), Stamp::NONE),
             Some(tail) => (write_stamped(&self.head, revision, tail), Stamp::at(self.head.len())),
         }
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Value").field("head", &self.head).field("tail", &self.tail).finish_non_exhaustive()
     }
 }
 

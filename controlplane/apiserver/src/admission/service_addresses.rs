@@ -307,7 +307,7 @@ impl ServiceAddresses {
         ];
         address.metadata.labels = Some(labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
         meta::fill_new(served.kind, "", &mut address, review.now, &mut review.api.dice())?;
-        Ok(Op::Create { key, value: encode(served.kind, &mut address, None)? })
+        Ok(Op::Create { key, value: encode(served.kind, Box::new(address), None)? })
     }
 }
 

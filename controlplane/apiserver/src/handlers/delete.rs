@@ -113,7 +113,7 @@ pub(crate) async fn remove(call: &Call<'_>, key: &Key, deletion: &Deletion) -> R
         }
         let expected = old.entry.revision;
         let op = if waits {
-            Op::Update { key: key.clone(), expected, value: encode(kind, new.as_mut(), old.managed())? }
+            Op::Update { key: key.clone(), expected, value: encode(kind, new, old.managed())? }
         } else {
             Op::Delete { key: key.clone(), expected }
         };

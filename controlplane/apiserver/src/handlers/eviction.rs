@@ -89,14 +89,14 @@ async fn spend(call: &Call<'_>, pod: &Pod, dry_run: bool) -> Result<(), ApiError
         if !is_ready(pod) && unhealthy_may_go(budget) {
             return Ok(());
         }
-        let mut budget = take_one(budget, pod, call.now)?;
+        let budget = take_one(budget, pod, call.now)?;
         if dry_run {
             return Ok(());
         }
         let op = Op::Update {
             key: stored.entry.key.clone(),
             expected: stored.entry.revision,
-            value: encode(served.kind, &mut budget, stored.managed())?,
+            value: encode(served.kind, Box::new(budget), stored.managed())?,
         };
         match call.api.store.commit(vec![op], Durability::Durable).await {
             Ok(_) => return Ok(()),

@@ -16,16 +16,20 @@ use super::select::Selection;
 use crate::api::Call;
 use crate::body::Body;
 use crate::options::{ListOptions, VersionMatch};
+use crate::registry::wire_bytes;
 use crate::render::{self, ListMeta};
-use crate::writes::{current, store_error, too_large_version};
+use crate::writes::{current, present, store_error, too_large_version};
 
 /// How many objects are looked at in one step of a list with selectors and a limit.
 const SCAN_STEP: usize = 500;
 
 /// One object.
 pub(crate) fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
-    let stored = current(call)?;
-    let bytes = render::one(call.kind(), &stored, call.shape, call.now)?;
+    if call.shape.is_plain() {
+        let entry = present(call)?;
+        return Ok(render::json(StatusCode::OK, Body::full(wire_bytes(call.kind(), &entry)?)));
+    }
+    let bytes = render::one(call.kind(), &current(call)?, call.shape, call.now)?;
     Ok(render::json(StatusCode::OK, Body::full(bytes)))
 }
 
@@ -110,13 +114,13 @@ pub(crate) async fn page(call: &Call<'_>, options: &ListOptions, selection: &Sel
         _ => None,
     };
     let (listing, entries) = if selection.is_everything() {
-        let listing = fetch(call, &range, at).await?;
-        let entries = listing.entries.clone();
-        (listing, entries)
+        (fetch(call, &range, at).await?, None)
     } else if let Some(name) = selection.only_name().filter(|_| at.is_none()) {
-        one_by_name(call, selection, name)?
+        let (listing, entries) = one_by_name(call, selection, name)?;
+        (listing, Some(entries))
     } else {
-        scan(call, range, at, selection).await?
+        let (listing, entries) = scan(call, range, at, selection).await?;
+        (listing, Some(entries))
     };
     let more = listing.remaining > 0;
     let continue_token = match listing.entries.last() {
@@ -126,7 +130,7 @@ pub(crate) async fn page(call: &Call<'_>, options: &ListOptions, selection: &Sel
     // Kubernetes does not count what selectors would leave.
     let remaining_item_count = (more && selection.is_everything()).then_some(listing.remaining);
     let meta = ListMeta { resource_version: listing.revision.to_string(), continue_token, remaining_item_count };
-    Ok(Page { entries, meta })
+    Ok(Page { entries: entries.unwrap_or(listing.entries), meta })
 }
 
 /// The part of the collection below the path.
