@@ -10,6 +10,7 @@ pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod selector;
 pub mod status;
 pub mod table;

@@ -4,9 +4,11 @@
 //! allocated address, a quota's new count), so that a crash or a rival never sees one without the other.
 
 pub mod certificate_requests;
+pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod pod_defaults;
+pub mod resource_quota;
 pub mod service_addresses;
 
 use std::ops::Deref;

@@ -24,6 +24,7 @@ mod pretty;
 mod registry;
 mod render;
 mod request;
+mod turns;
 mod wire;
 mod writes;
 

@@ -25,6 +25,7 @@ mod pods;
 mod replica_set;
 mod replicas;
 mod replication_controller;
+mod resource_quota;
 mod root_ca;
 mod service_account;
 mod slices;

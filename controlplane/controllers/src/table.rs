@@ -96,6 +96,7 @@ pub const CONTROLLERS: &[Controller] = &[
     crate::node_ipam::CONTROLLER,
     crate::event_ttl::CONTROLLER,
     crate::disruption::CONTROLLER,
+    crate::resource_quota::CONTROLLER,
 ];
 
 impl Key {

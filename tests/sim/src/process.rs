@@ -3,9 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use coracle_apiserver::admission::Chain;
+use coracle_apiserver::admission::limit_ranger::LimitRanger;
 use coracle_apiserver::admission::namespace_lifecycle::NamespaceLifecycle;
 use coracle_apiserver::admission::node_restriction::NodeRestriction;
 use coracle_apiserver::admission::pod_defaults::{DefaultTolerationSeconds, Priority, RuntimeClasses, ServiceAccounts};
+use coracle_apiserver::admission::resource_quota::ResourceQuotas;
 use coracle_apiserver::admission::service_addresses::ServiceAddresses;
 use coracle_apiserver::auth::authenticate::Authenticator;
 use coracle_apiserver::auth::authorize::BuiltInIdentities;
@@ -68,11 +70,13 @@ fn signer() -> Result<Signer, String> {
 fn admission() -> Chain {
     Chain::new(vec![
         Box::new(NamespaceLifecycle),
+        Box::new(LimitRanger),
         Box::new(NodeRestriction),
         Box::new(ServiceAccounts),
         Box::new(DefaultTolerationSeconds),
         Box::new(Priority),
         Box::new(RuntimeClasses),
         Box::new(ServiceAddresses::new(Ipv4Net::new_assert([10, 43, 0, 0].into(), 16), 30_000..=32_767)),
+        Box::new(ResourceQuotas),
     ])
 }

@@ -26,6 +26,8 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 pub(crate) use containers::validate_protocol;
 pub(crate) use defaults::default_template;
 pub(crate) use requirements::validate_amount;
+pub(crate) use resources::qos_class;
+pub use resources::{PodTotals, charged_totals, declared_totals};
 pub(crate) use scheduling::{validate_effect, validate_node_selector};
 pub(crate) use spec::validate_template;
 pub(crate) use warnings::spec_warnings;

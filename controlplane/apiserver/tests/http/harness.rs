@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use bytes::Bytes;
 use coracle_apiserver::admission::Chain;
 use coracle_apiserver::admission::certificate_requests::CertificateRequests;
+use coracle_apiserver::admission::limit_ranger::LimitRanger;
 use coracle_apiserver::admission::namespace_lifecycle::NamespaceLifecycle;
 use coracle_apiserver::admission::node_restriction::NodeRestriction;
 use coracle_apiserver::admission::pod_defaults::{DefaultTolerationSeconds, Priority};
+use coracle_apiserver::admission::resource_quota::ResourceQuotas;
 use coracle_apiserver::auth::authenticate::Authenticator;
 use coracle_apiserver::auth::authorize::BuiltInIdentities;
 use coracle_apiserver::auth::token::Signer;
@@ -46,10 +48,12 @@ impl Server {
         let signer = Signer::new(&Signer::generate_key().expect("a key"), "https://test").expect("a signer");
         let admission: Vec<Box<dyn coracle_apiserver::admission::Plugin>> = vec![
             Box::new(NamespaceLifecycle),
+            Box::new(LimitRanger),
             Box::new(NodeRestriction),
             Box::new(CertificateRequests),
             Box::new(DefaultTolerationSeconds),
             Box::new(Priority),
+            Box::new(ResourceQuotas),
         ];
         let parts = Parts {
             store: Arc::clone(&store) as Arc<dyn Store>,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, ResourceRequirements};
 
 use crate::kinds::fields::{ResourceList, list};
 use crate::quantity::Amount;
@@ -72,6 +72,86 @@ fn aggregate(spec: &PodSpec, side: Side) -> Amounts<'_> {
         *sum = (*sum).max(amount);
     }
     total
+}
+
+/// What a pod asks for as a whole and what it may use at most, by resource (`PodRequests`, `PodLimits`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodTotals {
+    /// What it requests.
+    pub requests: BTreeMap<String, Amount>,
+    /// What it is limited to.
+    pub limits: BTreeMap<String, Amount>,
+}
+
+/// The sums over the containers of a pod, or what it says of itself as a whole.
+#[must_use]
+pub fn declared_totals(spec: &PodSpec) -> PodTotals {
+    let own = |side| {
+        let resources = spec.resources.as_ref();
+        let list = match side {
+            Side::Requests => resources.and_then(|r| r.requests.as_ref()),
+            Side::Limits => resources.and_then(|r| r.limits.as_ref()),
+        };
+        list.into_iter().flatten().filter(|(name, _)| is_pod_level(name))
+    };
+    let total = |side| {
+        let mut sums: BTreeMap<String, Amount> =
+            aggregate(spec, side).into_iter().map(|(name, amount)| (name.to_owned(), amount)).collect();
+        sums.extend(own(side).map(|(name, q)| (name.clone(), Amount::of(q).unwrap_or_default())));
+        sums
+    };
+    PodTotals { requests: total(Side::Requests), limits: total(Side::Limits) }
+}
+
+/// What a pod is charged with: as it declares, or as much as its node still holds for it while it is made smaller, and
+/// its runtime's overhead.
+#[must_use]
+pub fn charged_totals(pod: &Pod) -> PodTotals {
+    let Some(spec) = &pod.spec else { return PodTotals::default() };
+    let mut totals = match held_spec(spec, pod.status.as_ref()) {
+        Some(held) => declared_totals(&held),
+        None => declared_totals(spec),
+    };
+    for (name, quantity) in spec.overhead.iter().flatten() {
+        let overhead = Amount::of(quantity).unwrap_or_default();
+        *totals.requests.entry(name.clone()).or_default() += overhead;
+        if let Some(limit) = totals.limits.get_mut(name) {
+            *limit += overhead;
+        }
+    }
+    totals
+}
+
+/// The spec with each container's resources raised to what its status says it has; `None` where that is nothing more.
+fn held_spec(spec: &PodSpec, status: Option<&PodStatus>) -> Option<PodSpec> {
+    let status = status?;
+    let statuses = || list(&status.container_statuses).iter().chain(list(&status.init_container_statuses));
+    if statuses().all(|s| s.resources.is_none() && s.allocated_resources.is_none()) {
+        return None;
+    }
+    let mut held = spec.clone();
+    let containers = held.containers.iter_mut().chain(held.init_containers.iter_mut().flatten());
+    for container in containers {
+        let Some(status) = statuses().find(|s| s.name == container.name) else { continue };
+        let resources = container.resources.get_or_insert_default();
+        let actual = status.resources.as_ref();
+        for more in [actual.and_then(|r| r.requests.as_ref()), status.allocated_resources.as_ref()] {
+            raise(&mut resources.requests, more);
+        }
+        raise(&mut resources.limits, actual.and_then(|r| r.limits.as_ref()));
+    }
+    Some(held)
+}
+
+/// Raises what is named on both sides.
+fn raise(list: &mut Option<ResourceList>, more: Option<&ResourceList>) {
+    for (name, quantity) in more.into_iter().flatten() {
+        if let Some(have) = list.as_mut().and_then(|l| l.get_mut(name))
+            && Amount::of(have).unwrap_or_default() < Amount::of(quantity).unwrap_or_default()
+        {
+            have.clone_from(quantity);
+        }
+    }
 }
 
 /// What the containers request together.
