@@ -289,11 +289,11 @@ pub(crate) fn node_object(config: &NodeConfig, machine: &Machine, runtime: &dyn 
         labels.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     }
     let info = runtime.info();
-    let resources = |memory: u64, disk: u64| {
+    let resources = |memory: u64, disk: String| {
         json!({
             "cpu": machine.cores.to_string(),
             "memory": format!("{}Ki", memory / 1024),
-            "ephemeral-storage": disk.to_string(),
+            "ephemeral-storage": disk,
             "pods": config.max_pods.to_string(),
         })
     };
@@ -302,8 +302,8 @@ pub(crate) fn node_object(config: &NodeConfig, machine: &Machine, runtime: &dyn 
     let node = json!({
         "metadata": {"name": config.name, "labels": labels},
         "status": {
-            "capacity": resources(machine.memory_bytes, machine.disk_bytes),
-            "allocatable": resources(machine.memory_bytes.saturating_sub(MEMORY_PRESSURE_BYTES), disk_for_pods),
+            "capacity": resources(machine.memory_bytes, format!("{}Ki", machine.disk_bytes / 1024)),
+            "allocatable": resources(machine.memory_bytes.saturating_sub(MEMORY_PRESSURE_BYTES), disk_for_pods.to_string()),
             "addresses": [
                 {"type": "InternalIP", "address": machine.address.to_string()},
                 {"type": "Hostname", "address": config.name},
