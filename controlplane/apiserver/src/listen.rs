@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -47,11 +49,46 @@ pub enum ListenError {
     Tls(String),
 }
 
+/// The certificate the server presents; it can be exchanged while connections come.
+#[derive(Debug)]
+pub struct Presented(ArcSwap<CertifiedKey>);
+
+impl Presented {
+    /// One to begin with.
+    ///
+    /// # Errors
+    /// The certificate or its key is broken, or they do not belong together.
+    pub fn new(identity: &Identity) -> Result<Arc<Self>, ListenError> {
+        Ok(Arc::new(Self(ArcSwap::from_pointee(certified(identity)?))))
+    }
+
+    /// Presents another to those who connect from now on.
+    ///
+    /// # Errors
+    /// As [`Presented::new`]; the old one stays.
+    pub fn set(&self, identity: &Identity) -> Result<(), ListenError> {
+        self.0.store(Arc::new(certified(identity)?));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Presented {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+fn certified(identity: &Identity) -> Result<CertifiedKey, ListenError> {
+    let (chain, key) = identity.der()?;
+    CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())
+        .map_err(|e| ListenError::Tls(e.to_string()))
+}
+
 /// TLS as the API server speaks it: its own certificate, and client certificates of the cluster's CA if a client has one.
 ///
 /// # Errors
-/// The certificates are broken.
-pub fn tls_config(server: &Identity, ca_certificate: &str) -> Result<ServerConfig, ListenError> {
+/// The authority's certificate is broken.
+pub fn tls_config(server: Arc<Presented>, ca_certificate: &str) -> Result<ServerConfig, ListenError> {
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject as _;
     let tls = |e: &dyn std::fmt::Display| ListenError::Tls(e.to_string());
@@ -64,13 +101,11 @@ pub fn tls_config(server: &Identity, ca_certificate: &str) -> Result<ServerConfi
         .allow_unauthenticated()
         .build()
         .map_err(|e| tls(&e))?;
-    let (chain, key) = server.der()?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| tls(&e))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|e| tls(&e))?;
+        .with_cert_resolver(server);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

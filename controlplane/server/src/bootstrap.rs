@@ -1,26 +1,33 @@
-//! The objects every cluster begins with. Each is made if it is missing; one that exists is left as it is, so a restart
-//! writes nothing.
+//! The objects every cluster has. Each is made if it is missing; one that exists is left as it is, so a restart writes
+//! nothing. Only where the API is reached is kept true: a machine's address changes.
 
 use std::net::SocketAddr;
 
 use kube::Client;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
 use serde_json::{Value, json};
 
 use crate::ServerConfig;
-use crate::files::own_address;
+use crate::certificates::own_address;
 
-/// Makes what is missing.
-pub(crate) async fn first_objects(client: &Client, config: &ServerConfig, api: SocketAddr) -> Result<(), String> {
-    for object in objects(config, api) {
+/// Makes what is missing, and mends what says that the API is elsewhere.
+pub(crate) async fn reconcile(client: &Client, config: &ServerConfig, api: SocketAddr) -> Result<(), String> {
+    for object in objects(config) {
         ensure(client, object).await?;
+    }
+    for object in kubernetes_service(config, api) {
+        let Some(there) = ensure(client, object.clone()).await? else { continue };
+        if !is_within(&changeable(&object), &there) {
+            replace(client, &object, &there).await?;
+        }
     }
     Ok(())
 }
 
-async fn ensure(client: &Client, object: Value) -> Result<(), String> {
+/// The API's way to the objects of a kind, and an object's name.
+fn place(client: &Client, object: &Value) -> Result<(Api<DynamicObject>, String), String> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (api_version, kind) = (text("/apiVersion"), text("/kind"));
     let row = coracle_api::kinds::find_by_kind(&api_version, &kind).ok_or_else(|| format!("{kind} is no kind"))?;
@@ -31,24 +38,63 @@ async fn ensure(client: &Client, object: Value) -> Result<(), String> {
         kind,
         plural: row.info.plural.to_owned(),
     };
-    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
-    let objects: Api<DynamicObject> = if row.namespaced() {
-        Api::namespaced_with(client.clone(), &namespace, &resource)
+    let objects = if row.namespaced() {
+        Api::namespaced_with(client.clone(), &text("/metadata/namespace"), &resource)
     } else {
         Api::all_with(client.clone(), &resource)
     };
-    if objects.get_opt(&name).await.map_err(|e| e.to_string())?.is_some() {
-        return Ok(());
+    Ok((objects, text("/metadata/name")))
+}
+
+/// Makes an object if it is missing; else what is there.
+async fn ensure(client: &Client, object: Value) -> Result<Option<Value>, String> {
+    let (objects, name) = place(client, &object)?;
+    if let Some(there) = objects.get_opt(&name).await.map_err(|e| e.to_string())? {
+        return serde_json::to_value(there).map(Some).map_err(|e| e.to_string());
     }
     let object: DynamicObject = serde_json::from_value(object).map_err(|e| e.to_string())?;
     match objects.create(&PostParams::default(), &object).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        Ok(_) => Ok(None),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
         Err(error) => Err(format!("{name}: {error}")),
     }
 }
 
-fn objects(config: &ServerConfig, api: SocketAddr) -> Vec<Value> {
+async fn replace(client: &Client, object: &Value, there: &Value) -> Result<(), String> {
+    let (objects, name) = place(client, object)?;
+    let failed = |e: kube::Error| format!("{name}: {e}");
+    // The sort of a slice's addresses cannot change.
+    if object["addressType"] != there["addressType"] {
+        objects.delete(&name, &DeleteParams::default()).await.map_err(failed)?;
+        return ensure(client, object.clone()).await.map(drop);
+    }
+    let patch = Patch::Merge(changeable(object));
+    objects.patch(&name, &PatchParams::default(), &patch).await.map(drop).map_err(failed)
+}
+
+/// What of an object says where the API is.
+fn changeable(object: &Value) -> Value {
+    match object["kind"].as_str() {
+        Some("Service") => json!({"spec": {"ports": object["spec"]["ports"]}}),
+        Some("Endpoints") => json!({"subsets": object["subsets"]}),
+        _ => json!({"addressType": object["addressType"], "endpoints": object["endpoints"], "ports": object["ports"]}),
+    }
+}
+
+/// Whether all that is wanted is there, among whatever else.
+fn is_within(wanted: &Value, there: &Value) -> bool {
+    match (wanted, there) {
+        (Value::Object(wanted), Value::Object(there)) => {
+            wanted.iter().all(|(key, wanted)| there.get(key).is_some_and(|there| is_within(wanted, there)))
+        }
+        (Value::Array(wanted), Value::Array(there)) => {
+            wanted.len() == there.len() && wanted.iter().zip(there).all(|(wanted, there)| is_within(wanted, there))
+        }
+        _ => wanted == there,
+    }
+}
+
+fn objects(config: &ServerConfig) -> Vec<Value> {
     let mut out: Vec<Value> = ["default", "kube-system", "kube-public", "kube-node-lease"]
         .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
         .into();
@@ -76,7 +122,6 @@ fn objects(config: &ServerConfig, api: SocketAddr) -> Vec<Value> {
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
         "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [config.service_range.to_string()]},
     }));
-    out.extend(kubernetes_service(config, api));
     out
 }
 
@@ -110,4 +155,51 @@ fn kubernetes_service(config: &ServerConfig, api: SocketAddr) -> Vec<Value> {
         "ports": [{"name": "https", "port": api.port(), "protocol": "TCP"}],
     }));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Server;
+
+    async fn get(client: &Client, object: &Value) -> Value {
+        let (objects, name) = place(client, object).unwrap();
+        serde_json::to_value(objects.get(&name).await.unwrap()).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_api_is_where_its_objects_say() {
+        let root = tempfile::tempdir().unwrap();
+        let mut config = ServerConfig::new(root.path().join("data"));
+        (config.bind, config.port) = ([127, 0, 0, 1].into(), 0);
+        let server = Server::start(config.clone()).await.unwrap();
+        let client = server.client();
+        // The machine gets an address, then another.
+        for address in ["192.0.2.7:6443", "192.0.2.8:7443"] {
+            let api: SocketAddr = address.parse().unwrap();
+            reconcile(&client, &config, api).await.unwrap();
+            let [service, endpoints, slice] = kubernetes_service(&config, api).try_into().unwrap();
+            assert_eq!(get(&client, &service).await["spec"]["ports"][0]["targetPort"], api.port());
+            let endpoints = get(&client, &endpoints).await;
+            assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], api.ip().to_string());
+            assert_eq!(endpoints["subsets"][0]["ports"][0]["port"], api.port());
+            let slice = get(&client, &slice).await;
+            assert_eq!(slice["endpoints"][0]["addresses"][0], api.ip().to_string());
+            // Nothing to mend, nothing written.
+            reconcile(&client, &config, api).await.unwrap();
+            assert_eq!(get(&client, &endpoints).await["metadata"], endpoints["metadata"]);
+            assert_eq!(get(&client, &slice).await["metadata"], slice["metadata"]);
+        }
+        // An address of the other sort needs another slice.
+        let api: SocketAddr = "[2001:db8::7]:6443".parse().unwrap();
+        reconcile(&client, &config, api).await.unwrap();
+        let [service, _, slice] = kubernetes_service(&config, api).try_into().unwrap();
+        assert_eq!(get(&client, &slice).await["addressType"], "IPv6");
+        // What somebody deletes comes back, at the address pods know.
+        let (services, name) = place(&client, &service).unwrap();
+        services.delete(&name, &DeleteParams::default()).await.unwrap();
+        reconcile(&client, &config, api).await.unwrap();
+        assert_eq!(get(&client, &service).await["spec"]["clusterIP"], "10.43.0.1");
+        server.stop().await.unwrap();
+    }
 }

@@ -3,8 +3,10 @@
 //! [`Server::start`] returns when the API answers and the cluster's first objects exist. Nothing is decided here.
 
 mod bootstrap;
+mod certificates;
 mod files;
 mod kubeconfig;
+mod upkeep;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,14 +15,17 @@ use std::time::Duration;
 
 use coracle_apiserver::admission::Chain;
 use coracle_apiserver::admission::certificate_requests::CertificateRequests;
+use coracle_apiserver::admission::limit_ranger::LimitRanger;
 use coracle_apiserver::admission::namespace_lifecycle::NamespaceLifecycle;
 use coracle_apiserver::admission::node_restriction::NodeRestriction;
 use coracle_apiserver::admission::pod_defaults::{DefaultTolerationSeconds, Priority, RuntimeClasses, ServiceAccounts};
+use coracle_apiserver::admission::resource_quota::ResourceQuotas;
 use coracle_apiserver::admission::service_addresses::ServiceAddresses;
 use coracle_apiserver::auth::authenticate::{Authenticator, FixedToken};
 use coracle_apiserver::auth::authorize::BuiltInIdentities;
 use coracle_apiserver::auth::token::Signer;
 use coracle_apiserver::auth::{MASTERS, User};
+use coracle_apiserver::listen::Presented;
 use coracle_apiserver::{ApiServer, Door, NodeProxy, Parts, listen, pki};
 use coracle_store::{Options, SqliteStore, Store, StoreError};
 use ipnet::Ipv4Net;
@@ -28,7 +33,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use certificates::Certificates;
 pub use files::Files;
+use upkeep::Upkeep;
 
 /// The issuer of service account tokens: the API's name inside every cluster.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -127,6 +134,7 @@ impl Server {
         // The address first: a server that cannot be reached should touch nothing.
         let (listener, address) = bind(&config).await?;
         let files = Files::open(&config.data_dir)?;
+        files.check_store()?;
         let dir = files.store_dir();
         let options = Options { keep_history: Some(config.history), ..Options::default() };
         let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&dir, options)).await;
@@ -134,12 +142,11 @@ impl Server {
             Ok(store) => Arc::new(store?),
             Err(join) => return Err(ServerError::Bootstrap(join.to_string())),
         };
-        let now = jiff::Timestamp::now();
-        let secrets = files.secrets(&config, now)?;
-        let signer = Signer::new(&secrets.token_key, ISSUER)
+        let certificates = Certificates::load(&files, &config, jiff::Timestamp::now())?;
+        let signer = Signer::new(&files.token_key()?, ISSUER)
             .map_err(|e| ServerError::File { path: files.token_key_path(), why: e.to_string() })?;
         let admin = Arc::new(User::authenticated("admin", &[MASTERS]));
-        let tokens = vec![FixedToken { token: secrets.admin_token.clone(), user: admin }];
+        let tokens = vec![FixedToken { token: files.admin_token()?, user: admin }];
         let api = ApiServer::new(Parts {
             store: Arc::clone(&store),
             authenticator: Authenticator::new(signer, tokens),
@@ -148,12 +155,16 @@ impl Server {
         });
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let tls = listen::tls_config(&secrets.server, &secrets.authority.identity().certificate)?;
+        let presented = Presented::new(certificates.server())?;
+        let tls = listen::tls_config(Arc::clone(&presented), certificates.ca())?;
         tasks.spawn(listen::serve(Arc::clone(&api), listener, tls, stop.child_token()));
-        files.write_kubeconfig(&secrets, address.port())?;
         let server = Self { api, store, files, address, stop, tasks };
-        bootstrap::first_objects(&server.client(), &config, address).await.map_err(ServerError::Bootstrap)?;
-        server.start_manager(&config, secrets.authority.identity().certificate.clone());
+        bootstrap::reconcile(&server.client(), &config, address).await.map_err(ServerError::Bootstrap)?;
+        server.start_manager(&config, certificates.ca().to_owned());
+        let upkeep =
+            Upkeep { client: server.client(), files: server.files.clone(), config, address, certificates, presented };
+        upkeep.write_kubeconfig()?;
+        server.tasks.spawn(upkeep.run(server.stop.child_token()));
         server.api.set_ready();
         Ok(server)
     }
@@ -239,6 +250,7 @@ impl Server {
 fn admission(config: &ServerConfig) -> Chain {
     Chain::new(vec![
         Box::new(NamespaceLifecycle),
+        Box::new(LimitRanger),
         Box::new(NodeRestriction),
         Box::new(CertificateRequests),
         Box::new(ServiceAccounts),
@@ -246,6 +258,8 @@ fn admission(config: &ServerConfig) -> Chain {
         Box::new(Priority),
         Box::new(RuntimeClasses),
         Box::new(ServiceAddresses::new(config.service_range, config.node_ports.clone())),
+        // The last: it charges what the others have made of an object.
+        Box::new(ResourceQuotas),
     ])
 }
 
