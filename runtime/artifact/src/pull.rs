@@ -1,30 +1,23 @@
 //! Pulls Wasm images from OCI registries: credentials in the order given, then none; digests and sizes are checked; one pull
 //! of a reference at a time. It keeps no tokens, so that no pod profits from another one's credentials.
 
+mod registry;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
-use futures::StreamExt;
-use oci_client::{
-    Client, Reference, RegistryOperation,
-    client::{ClientConfig, ClientProtocol},
-    errors::{OciDistributionError, OciErrorCode},
-    manifest::OciDescriptor,
-    secrets::RegistryAuth,
-};
 use parking_lot::Mutex;
+
+use self::registry::{Login, Registry, Transport, blob_time};
 
 use crate::{
     ArtifactError, Digest, Image, ImageReference, ImageStore, PullError,
     manifest::{ComponentLayer, DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST, Manifest},
-    store::Pinned,
+    store::{Incoming, Pinned},
 };
-
-/// How long a registry may take to answer, and to send the next bytes.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pulls at once; more wait.
 const MAX_PULLS: usize = 8;
@@ -114,9 +107,9 @@ impl Puller {
         let logins = credentials
             .iter()
             .filter(|credential| credential.fits(reference))
-            .map(|credential| RegistryAuth::Basic(credential.username.clone(), credential.password.clone()));
-        for auth in logins.chain([RegistryAuth::Anonymous]) {
-            match self.pull_as(reference, &auth).await {
+            .map(|credential| Some((credential.username.clone(), credential.password.clone())));
+        for login in logins.chain([None]) {
+            match self.pull_as(reference, login.as_ref()).await {
                 Ok(image) => return Ok(Pulled { image, took: start.elapsed() }),
                 Err(error @ PullError::Denied { .. }) => {
                     denied.get_or_insert(error);
@@ -140,27 +133,13 @@ impl Puller {
         turn
     }
 
-    async fn pull_as(&self, reference: &ImageReference, auth: &RegistryAuth) -> Result<Image, PullError> {
-        let fetch = Fetch {
-            client: Client::new(self.client_config(reference)),
-            auth,
-            reference,
-            store: &self.store,
-            remote: remote_reference(reference, reference.digest()),
-        };
-        fetch.run().await
-    }
-
-    fn client_config(&self, reference: &ImageReference) -> ClientConfig {
-        let registry = reference.registry();
-        let plain = is_local(registry) || self.options.insecure_registries.iter().any(|insecure| insecure == registry);
-        ClientConfig {
-            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
-            read_timeout: Some(TIMEOUT),
-            connect_timeout: Some(TIMEOUT),
-            user_agent: concat!("coracle/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        }
+    async fn pull_as(&self, reference: &ImageReference, login: Option<&Login>) -> Result<Image, PullError> {
+        let host = reference.registry();
+        let plain = is_local(host) || self.options.insecure_registries.iter().any(|insecure| insecure == host);
+        let transport = if plain { Transport::Plain } else { Transport::Tls };
+        let mut registry = Registry::new(reference, transport)?;
+        registry.log_in(login).await?;
+        Fetch { registry, reference, store: &self.store }.run().await
     }
 }
 
@@ -173,35 +152,24 @@ fn is_local(registry: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn remote_reference(reference: &ImageReference, digest: Option<&Digest>) -> Reference {
-    let (registry, path) = (reference.registry().to_owned(), reference.path().to_owned());
-    match (digest, reference.tag()) {
-        (Some(digest), _) => Reference::with_digest(registry, path, digest.to_string()),
-        (None, tag) => Reference::with_tag(registry, path, tag.unwrap_or("latest").to_owned()),
-    }
-}
-
 /// One attempt of a pull, with one login.
 struct Fetch<'a> {
-    client: Client,
-    auth: &'a RegistryAuth,
+    registry: Registry<'a>,
     reference: &'a ImageReference,
     store: &'a Arc<ImageStore>,
-    remote: Reference,
 }
 
 impl Fetch<'_> {
     async fn run(&self) -> Result<Image, PullError> {
-        let authenticated = self.client.auth(&self.remote, self.auth, RegistryOperation::Pull).await;
-        authenticated.map_err(|error| self.registry_error(error))?;
-        let (id, json) = self.manifest(&self.remote, self.reference.digest()).await?;
+        let tag = self.reference.tag().unwrap_or("latest");
+        let (id, json) = self.manifest(tag, self.reference.digest()).await?;
         let mut manifests = vec![json];
         let mut manifest = Manifest::parse(&manifests[0]).map_err(|error| self.artifact_error(error))?;
         if manifest.is_index() {
             let entry = manifest.wasm_entry().map_err(|error| self.artifact_error(error))?;
             let digest =
                 Digest::parse(&entry.digest).ok_or_else(|| self.malformed("the index names no sha256 digest"))?;
-            let (_, json) = self.manifest(&remote_reference(self.reference, Some(&digest)), Some(&digest)).await?;
+            let (_, json) = self.manifest(tag, Some(&digest)).await?;
             manifest = Manifest::parse(&json).map_err(|error| self.artifact_error(error))?;
             manifests.push(json);
         }
@@ -219,23 +187,19 @@ impl Fetch<'_> {
         blocking(keep).await.map_err(|error| self.artifact_error(error))
     }
 
-    /// A manifest and its digest, which is the one wanted.
-    async fn manifest(&self, remote: &Reference, wanted: Option<&Digest>) -> Result<(Digest, Vec<u8>), PullError> {
-        let accepted = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
-        let pulled = self.client.pull_manifest_raw(remote, self.auth, &accepted).await;
-        let (json, _) = pulled.map_err(|error| self.registry_error(error))?;
+    /// A manifest, by digest if one is wanted, and its digest.
+    async fn manifest(&self, tag: &str, wanted: Option<&Digest>) -> Result<(Digest, Vec<u8>), PullError> {
+        let accepted = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(", ");
         let limit = self.store.limits().max_manifest_bytes;
-        if json.len() as u64 > limit {
-            let error = ArtifactError::TooBig { what: "the manifest".into(), bytes: json.len() as u64, limit };
-            return Err(self.artifact_error(error));
-        }
+        let name = wanted.map_or_else(|| tag.to_owned(), Digest::to_string);
+        let json = self.registry.manifest(&name, &accepted, limit).await?;
         let found = Digest::of(&json);
         match wanted {
             Some(wanted) if *wanted != found => {
                 let what = "the manifest".to_owned();
                 Err(self.artifact_error(ArtifactError::DigestMismatch { what, expected: wanted.clone(), found }))
             }
-            _ => Ok((found, json.to_vec())),
+            _ => Ok((found, json)),
         }
     }
 
@@ -249,58 +213,25 @@ impl Fetch<'_> {
         if self.store.has_blob(&layer.digest) {
             return Ok(());
         }
-        let descriptor = OciDescriptor {
-            digest: layer.digest.to_string(),
-            size: i64::try_from(layer.bytes).unwrap_or(i64::MAX),
-            ..OciDescriptor::default()
-        };
-        let stream = self.client.pull_blob_stream(&self.remote, &descriptor).await;
-        let mut stream = stream.map_err(|error| self.registry_error(error))?.stream;
+        let fetch = self.fetch(layer);
+        let slow = |_| self.registry.unavailable("the registry sends the component too slowly".to_owned());
+        let incoming = tokio::time::timeout(blob_time(layer.bytes), fetch).await.map_err(slow)??;
+        let (store, digest) = (self.store.clone(), layer.digest.clone());
+        let kept = blocking(move || store.keep(incoming, Some(&digest))).await;
+        kept.map(|_| ()).map_err(|error| self.artifact_error(error))
+    }
+
+    async fn fetch(&self, layer: &ComponentLayer) -> Result<Incoming, PullError> {
+        let mut blob = self.registry.blob(&layer.digest).await?;
         let mut incoming = self.store.incoming().map_err(|error| self.artifact_error(error))?;
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| self.unavailable(&error.to_string()))?;
+        while let Some(chunk) = self.registry.chunk(&mut blob).await? {
             let written = blocking(move || {
                 incoming.write("the component", &chunk)?;
                 Ok(incoming)
             });
             incoming = written.await.map_err(|error| self.artifact_error(error))?;
         }
-        let (store, digest) = (self.store.clone(), layer.digest.clone());
-        let kept = blocking(move || store.keep(incoming, Some(&digest))).await;
-        kept.map(|_| ()).map_err(|error| self.artifact_error(error))
-    }
-
-    fn registry_error(&self, error: OciDistributionError) -> PullError {
-        let reference = self.reference.to_string();
-        match error {
-            OciDistributionError::ImageManifestNotFoundError(_) => PullError::NotFound { reference },
-            OciDistributionError::RegistryError { envelope, .. } => {
-                let has = |wanted: &[OciErrorCode]| envelope.errors.iter().any(|error| wanted.contains(&error.code));
-                if has(&[OciErrorCode::ManifestUnknown, OciErrorCode::NameUnknown, OciErrorCode::NotFound]) {
-                    return PullError::NotFound { reference };
-                }
-                let message = envelope.to_string();
-                if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
-                    return PullError::Denied { reference, message };
-                }
-                PullError::Registry { reference, message }
-            }
-            OciDistributionError::ServerError { code: 404, .. } => PullError::NotFound { reference },
-            OciDistributionError::ServerError { code, message, .. } if code >= 500 => {
-                PullError::Unavailable { reference, message: format!("the registry answered {code}: {message}") }
-            }
-            OciDistributionError::UnauthorizedError { .. } => {
-                PullError::Denied { reference, message: "the registry answered 401 Unauthorized".into() }
-            }
-            OciDistributionError::AuthenticationFailure(message) => PullError::Denied { reference, message },
-            OciDistributionError::RequestError(error) => self.unavailable(&causes(&error)),
-            OciDistributionError::IoError(error) => self.unavailable(&error.to_string()),
-            other => PullError::Registry { reference, message: other.to_string() },
-        }
-    }
-
-    fn unavailable(&self, message: &str) -> PullError {
-        PullError::Unavailable { reference: self.reference.to_string(), message: message.to_owned() }
+        Ok(incoming)
     }
 
     fn malformed(&self, message: &str) -> PullError {
@@ -310,20 +241,6 @@ impl Fetch<'_> {
     fn artifact_error(&self, source: ArtifactError) -> PullError {
         PullError::Artifact { reference: self.reference.to_string(), source }
     }
-}
-
-/// An error with what caused it: the client's own message leaves out the reason.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 async fn blocking<T: Send + 'static>(

@@ -168,6 +168,53 @@ async fn too_big_a_component_is_refused_before_it_is_fetched() {
     assert!(!setup.requests.lock().iter().any(|path| path.contains("/blobs/")));
 }
 
+/// A registry whose answers never end, to any request; gives its address and what it sent of the last answer.
+async fn endless(head: &'static str) -> (SocketAddr, Arc<std::sync::atomic::AtomicUsize>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let sent = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = sent.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 4096];
+            let size = stream.read(&mut request).await.unwrap_or(0);
+            if request[..size].starts_with(b"GET /v2/ ") {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+                continue;
+            }
+            count.store(0, std::sync::atomic::Ordering::Relaxed);
+            let _ = stream.write_all(head.as_bytes()).await;
+            let zeros = vec![b'0'; 64 * 1024];
+            while stream.write_all(b"10000\r\n").await.is_ok() && stream.write_all(&zeros).await.is_ok() {
+                count.fetch_add(zeros.len(), std::sync::atomic::Ordering::Relaxed);
+                let _ = stream.write_all(b"\r\n").await;
+            }
+        }
+    });
+    (address, sent)
+}
+
+#[tokio::test]
+async fn of_an_answer_without_end_no_more_is_read_than_it_can_need() {
+    for (head, refused) in [
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "more than the limit of"),
+        ("HTTP/1.1 403 Forbidden\r\ntransfer-encoding: chunked\r\n\r\n", "the registry answered 403 Forbidden"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", "99999999999 bytes, more than the limit of"),
+    ] {
+        let (address, sent) = endless(head).await;
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(ImageStore::open(folder.path(), StoreLimits::default()).unwrap());
+        let limit = usize::try_from(store.limits().max_manifest_bytes).unwrap();
+        let reference = format!("{address}/team/hello").parse().unwrap();
+        let error = Puller::new(store, PullOptions::default()).pull(&reference, &[]).await.unwrap_err().to_string();
+        assert!(error.contains(refused), "{error}");
+        // What the sockets of both sides hold is sent and read by nobody.
+        let sent = sent.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(sent < limit + (16 << 20), "{sent}");
+    }
+}
+
 #[tokio::test]
 async fn a_registry_that_is_not_there_is_unavailable() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
