@@ -74,7 +74,7 @@ strict = lambda: core.create_namespaced_config_map("default", odd, field_validat
 refused(strict, 400, "BadRequest", 'unknown field "daata"')
 options = client.V1DeleteOptions(preconditions=client.V1Preconditions(uid="nobody"))
 delete = lambda: core.delete_namespaced_config_map("x", "default", body=options)
-refused(delete, 409, "Conflict", "Precondition failed: UID in precondition: nobody")
+refused(delete, 409, "Conflict", "the UID in the precondition (nobody) does not match the UID in record")
 
 # Who says nothing of himself is nobody.
 settings = client.Configuration.get_default_copy()

@@ -35,7 +35,9 @@ pub fn on_cluster(test: impl AsyncFnOnce(Client, &mut Cluster) -> Result<()> + S
 /// The kubeconfig is of no use.
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    // Left alone the client tries again for minutes what is refused for now; the tests look at each answer.
+    config.default_retry = false;
     Ok(Client::try_from(config)?)
 }
 
