@@ -122,10 +122,12 @@ impl Done {
 
 async fn apply(cluster: &Cluster, target: &Target, how: &How) -> anyhow::Result<(Value, Done)> {
     if target.name.is_empty() {
-        let generated = target.object["metadata"]["generateName"].as_str().unwrap_or_default();
+        if let Some(generated) = target.object["metadata"]["generateName"].as_str().filter(|name| !name.is_empty()) {
+            anyhow::bail!("from {generated}: cannot use generate name with apply");
+        }
         anyhow::bail!(
-            "error when retrieving current configuration of {}: from {}: cannot use generate name {generated:?} with apply",
-            target.kind.kind,
+            "error when {}\nfrom server for: {:?}: resource name may not be empty",
+            retrieving(target),
             target.source
         );
     }
@@ -135,7 +137,8 @@ async fn apply(cluster: &Cluster, target: &Target, how: &How) -> anyhow::Result<
             Ok(current) => Some(current),
             Err(error) if failure::is_not_found(&error) => None,
             Err(error) => {
-                return Err(failure::while_doing(error, "retrieving current configuration of", &target.source));
+                let verb = format!("{}\nfrom server for:", retrieving(target));
+                return Err(failure::while_doing(error, &verb, &target.source));
             }
         };
         let written = match &current {
@@ -153,6 +156,20 @@ async fn apply(cluster: &Cluster, target: &Target, how: &How) -> anyhow::Result<
         }
     }
     unreachable!("the last try returns")
+}
+
+/// What is being read, as kubectl names it where that fails.
+fn retrieving(target: &Target) -> String {
+    let kind = &target.kind;
+    let version =
+        if kind.group.is_empty() { format!("/{}", kind.version) } else { format!("{}/{}", kind.group, kind.version) };
+    format!(
+        "retrieving current configuration of:\nResource: {:?}, GroupVersionKind: {:?}\nName: {:?}, Namespace: {:?}",
+        format!("{version}, Resource={}", kind.plural),
+        format!("{version}, Kind={}", kind.kind),
+        target.name,
+        target.namespace
+    )
 }
 
 async fn create(cluster: &Cluster, target: &Target, modified: &Value, how: &How) -> anyhow::Result<(Value, Done)> {

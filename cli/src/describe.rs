@@ -1,15 +1,19 @@
 //! `coracle describe`: what there is to know about an object, with its Events, in kubectl's layout.
 
+mod access;
 mod config;
 mod events;
 mod generic;
 mod job;
 mod limits;
+mod network;
 mod node;
 mod page;
 mod pod;
 mod policy;
+mod scaling;
 mod service;
+mod storage;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -125,7 +129,8 @@ impl Describe {
         let missing = match name {
             Some(name) => match cluster.json(Call::get(kind.object(namespace, name))).await {
                 Ok(object) => return Ok(vec![object]),
-                Err(error) if failure::is_not_found(&error) => Some(error),
+                // Names that begin so are looked for where one kind and one name are given.
+                Err(error) if failure::is_not_found(&error) && self.words.len() == 2 => Some(error),
                 Err(error) => return Err(error),
             },
             None => None,
@@ -176,6 +181,14 @@ fn around(kind: &ApiKind, object: &Value) -> Vec<(&'static str, Call)> {
             Call::get(format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"))
                 .query("labelSelector", format!("kubernetes.io/service-name={name}")),
         ))],
+        "ingresses.networking.k8s.io" => vec![
+            Some(("services", Call::get(format!("/api/v1/namespaces/{namespace}/services")))),
+            Some((
+                "endpointslices",
+                Call::get(format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices")),
+            )),
+        ],
+        "persistentvolumeclaims" => vec![Some(("pods", Call::get(format!("/api/v1/namespaces/{namespace}/pods"))))],
         "namespaces" => vec![
             Some(("resourcequotas", Call::get(format!("/api/v1/namespaces/{name}/resourcequotas")))),
             Some(("limitranges", Call::get(format!("/api/v1/namespaces/{name}/limitranges")))),
@@ -193,6 +206,9 @@ fn has_events(kind: &ApiKind) -> bool {
             | "resourcequotas"
             | "limitranges"
             | "secrets"
+            | "networkpolicies.networking.k8s.io"
+            | "roles.rbac.authorization.k8s.io"
+            | "clusterroles.rbac.authorization.k8s.io"
             | "rolebindings.rbac.authorization.k8s.io"
             | "clusterrolebindings.rbac.authorization.k8s.io"
     )
@@ -232,6 +248,17 @@ fn render(subject: &Subject, now: jiff::Timestamp) -> String {
         "rolebindings.rbac.authorization.k8s.io" | "clusterrolebindings.rbac.authorization.k8s.io" => {
             policy::binding(&mut page, object);
         }
+        "roles.rbac.authorization.k8s.io" | "clusterroles.rbac.authorization.k8s.io" => access::role(&mut page, object),
+        "certificatesigningrequests.certificates.k8s.io" => access::certificate_request(&mut page, object),
+        "networkpolicies.networking.k8s.io" => network::policy(&mut page, object),
+        "ingresses.networking.k8s.io" => {
+            let (services, slices) = (subject.related("services"), subject.related("endpointslices"));
+            network::ingress(&mut page, object, services, slices);
+        }
+        "ingressclasses.networking.k8s.io" => network::class(&mut page, object),
+        "persistentvolumes" => storage::volume(&mut page, object),
+        "persistentvolumeclaims" => storage::claim(&mut page, object, subject.related("pods")),
+        "horizontalpodautoscalers.autoscaling" => scaling::describe(&mut page, object),
         "services" => service::describe(&mut page, object, subject.related("endpointslices")),
         "endpoints" => service::endpoints(&mut page, object),
         "jobs.batch" => job::describe(&mut page, object),

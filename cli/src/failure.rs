@@ -84,6 +84,7 @@ pub(crate) fn say_all(problems: &[anyhow::Error]) -> anyhow::Result<()> {
         Some(refused) if problems.len() > 1 && refused.reason() == "Invalid" => {
             Some(format!("Error from server (Invalid): {refused}"))
         }
+        None if problems.len() > 1 && !problem.is::<AlreadySaid>() => Some(format!("{problem:#}")),
         _ => explain(problem),
     };
     problems.iter().filter_map(told).for_each(|text| eprintln!("{text}"));

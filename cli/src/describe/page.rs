@@ -130,6 +130,13 @@ pub(super) fn title(value: &Value) -> &'static str {
     if value == true { "True" } else { "False" }
 }
 
+/// A map on one line.
+pub(super) fn one_line(value: &Value) -> String {
+    let mut pairs: Vec<String> = map(value).map(|(key, value)| format!("{key}={}", text(value))).collect();
+    pairs.sort();
+    if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
+}
+
 /// A selector: plain labels, or labels and expressions.
 pub(super) fn selector(value: &Value) -> String {
     let plain = |labels: &Value| {

@@ -2,14 +2,7 @@
 
 use serde_json::Value;
 
-use super::page::{Page, items, map, selector, text, text_or, title};
-
-/// A map on one line.
-fn one_line(value: &Value) -> String {
-    let mut pairs: Vec<String> = map(value).map(|(key, value)| format!("{key}={}", text(value))).collect();
-    pairs.sort();
-    if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
-}
+use super::page::{Page, items, one_line, selector, text, text_or, title};
 
 pub(super) fn budget(page: &mut Page, object: &Value) {
     let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);

@@ -108,7 +108,7 @@ pub(super) fn endpoint_slice(page: &mut Page, object: &Value) {
 }
 
 /// The ready addresses behind a port.
-fn addresses(port: &Value, slices: &[Value]) -> String {
+pub(super) fn addresses(port: &Value, slices: &[Value]) -> String {
     if slices.is_empty() {
         return "<none>".to_owned();
     }
