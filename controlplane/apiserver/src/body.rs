@@ -1,4 +1,4 @@
-//! Response bodies: whole, in shared pieces, or a stream that is polled only as fast as the client reads.
+//! Response bodies: whole, in shared pieces, in pieces that are made as they are sent, or a stream that is polled only as fast as the client reads.
 //! A client that goes away drops the body, and with it everything the answer held.
 
 use std::collections::VecDeque;
@@ -18,6 +18,7 @@ pub struct Body(Inner);
 
 enum Inner {
     Pieces(VecDeque<Bytes>, u64),
+    Made(Box<dyn Iterator<Item = Bytes> + Send>, u64),
     Stream(BoxStream<'static, Result<Bytes, StreamError>>),
 }
 
@@ -40,6 +41,16 @@ impl Body {
         pieces.retain(|p| !p.is_empty());
         let total = pieces.iter().map(|p| p.len() as u64).sum();
         Self(Inner::Pieces(pieces, total))
+    }
+
+    /// Pieces that are made one after the other, each when the one before it is on its way, so that a long answer is never
+    /// in memory as a whole and its reader has the beginning early. None of them is empty; `length` is that of all.
+    #[must_use]
+    pub fn made<I>(pieces: I, length: u64) -> Self
+    where
+        I: Iterator<Item = Bytes> + Send + 'static,
+    {
+        Self(Inner::Made(Box::new(pieces), length))
     }
 
     /// A stream of pieces of unknown length.
@@ -72,6 +83,7 @@ impl Body {
     pub(crate) fn into_pieces(self) -> Result<VecDeque<Bytes>, Self> {
         match self.0 {
             Inner::Pieces(pieces, _) => Ok(pieces),
+            Inner::Made(pieces, _) => Ok(pieces.collect()),
             stream @ Inner::Stream(_) => Err(Self(stream)),
         }
     }
@@ -87,17 +99,25 @@ impl http_body::Body for Body {
                 *left -= piece.len() as u64;
                 Ok(Frame::data(piece))
             })),
+            Inner::Made(pieces, left) => Poll::Ready(pieces.next().map(|piece| {
+                *left = left.saturating_sub(piece.len() as u64);
+                Ok(Frame::data(piece))
+            })),
             Inner::Stream(stream) => stream.poll_next_unpin(cx).map_ok(Frame::data),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.0, Inner::Pieces(pieces, _) if pieces.is_empty())
+        match &self.0 {
+            Inner::Pieces(pieces, _) => pieces.is_empty(),
+            Inner::Made(_, left) => *left == 0,
+            Inner::Stream(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Inner::Pieces(_, left) => SizeHint::with_exact(*left),
+            Inner::Pieces(_, left) | Inner::Made(_, left) => SizeHint::with_exact(*left),
             Inner::Stream(_) => SizeHint::default(),
         }
     }

@@ -2,11 +2,13 @@
 //! Plain objects are answered with the bytes the store shares; nothing is serialised again.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::kind::{Kind, Object};
+use coracle_api::kind::{Kind, Object, Storage};
 use coracle_api::table::Cell;
 use coracle_api::{ApiError, managed};
+use coracle_store::Entry;
 use http::{HeaderMap, Response, StatusCode, header};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -186,51 +188,115 @@ pub(crate) struct ListMeta {
     pub(crate) remaining_item_count: Option<usize>,
 }
 
-/// A list in the shape asked for, as pieces.
+/// A list in the shape asked for.
 pub(crate) fn list(
     kind: &'static Kind,
-    items: &[std::sync::Arc<coracle_store::Entry>],
+    items: Vec<Arc<Entry>>,
     meta: &ListMeta,
     shape: Shape,
     now: Timestamp,
-) -> Result<VecDeque<Bytes>, ApiError> {
+) -> Result<Body, ApiError> {
     let meta = serde_json::to_string(meta).map_err(|e| ApiError::internal(e.to_string()))?;
+    let head = |kind: &str, version: &str, rest: &str| {
+        format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{meta},{rest}[")
+    };
     match shape {
+        Shape::Plain if matches!(kind.info.storage, Storage::Own) => {
+            Ok(Texts::body(head(kind.list_kind, kind.api_version, "\"items\":"), items))
+        }
         Shape::Plain => {
-            let mut out = Pieces::new(format!(
-                "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
-                kind.list_kind, kind.api_version
-            ));
+            let mut out = Pieces::new(head(kind.list_kind, kind.api_version, "\"items\":"));
             for (i, entry) in items.iter().enumerate() {
                 out.item(i, &wire_bytes(kind, entry)?);
             }
-            Ok(out.end("]}\n"))
+            Ok(out.end())
         }
         Shape::Partial => {
-            let mut out = Pieces::new(format!(
-                "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"items\":["
-            ));
-            for (i, entry) in items.iter().enumerate() {
-                let stored = Stored::of(kind, entry.clone())?;
-                let text = stored.bytes()?;
-                let partial = partial(stored.object(), Some(&text), &entry.revision.to_string())?;
+            let mut out = Pieces::new(head("PartialObjectMetadataList", "meta.k8s.io/v1", "\"items\":"));
+            for (i, entry) in items.into_iter().enumerate() {
+                let revision = entry.revision.to_string();
+                let stored = Stored::of(kind, entry)?;
+                let partial = partial(stored.object(), Some(&stored.bytes()?), &revision)?;
                 out.item(i, &text_of(partial));
             }
-            Ok(out.end("]}\n"))
+            Ok(out.end())
         }
         Shape::Table(include) => {
-            let columns = column_definitions(kind);
-            let mut out = Pieces::new(format!(
-                "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":["
-            ));
-            for (i, entry) in items.iter().enumerate() {
-                let stored = Stored::of(kind, entry.clone())?;
-                let bytes = stored.bytes()?;
-                let row = row(stored.object(), Some(&bytes), &entry.revision.to_string(), include, now)?;
+            let columns = format!("\"columnDefinitions\":{},\"rows\":", column_definitions(kind));
+            let mut out = Pieces::new(head("Table", "meta.k8s.io/v1", &columns));
+            for (i, entry) in items.into_iter().enumerate() {
+                let revision = entry.revision.to_string();
+                let stored = Stored::of(kind, entry)?;
+                let row = row(stored.object(), Some(&stored.bytes()?), &revision, include, now)?;
                 out.item(i, &to_bytes(&row)?);
             }
-            Ok(out.end("]}\n"))
+            Ok(out.end())
         }
+    }
+}
+
+/// What every list ends with.
+const END: &[u8] = b"]}\n";
+
+/// The pieces of a list of stored texts, each made when it is sent. The texts are copied together, since a piece for each
+/// would cost a record of TLS and a call of the kernel for every few of them.
+struct Texts {
+    head: Option<String>,
+    entries: std::vec::IntoIter<Arc<Entry>>,
+    /// A text that is a piece of its own.
+    large: Option<Bytes>,
+    is_first: bool,
+    /// Bytes that are not sent yet.
+    left: usize,
+}
+
+impl Texts {
+    fn body(head: String, entries: Vec<Arc<Entry>>) -> Body {
+        let texts: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+        let length = head.len() + texts + entries.len().saturating_sub(1) + END.len();
+        let entries = entries.into_iter();
+        Body::made(Self { head: Some(head), entries, large: None, is_first: true, left: length }, length as u64)
+    }
+}
+
+impl Iterator for Texts {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let piece = match self.large.take() {
+            Some(large) => large,
+            None if self.left == 0 => return None,
+            None => self.joined().into(),
+        };
+        self.left = self.left.saturating_sub(piece.len());
+        Some(piece)
+    }
+}
+
+impl Texts {
+    fn joined(&mut self) -> Vec<u8> {
+        let mut piece = Vec::with_capacity(PIECE_BYTES.min(self.left));
+        piece.extend_from_slice(self.head.take().unwrap_or_default().as_bytes());
+        while let Some(next) = self.entries.as_slice().first() {
+            let length = next.bytes.len();
+            let is_large = length >= PIECE_BYTES;
+            if !is_large && !piece.is_empty() && piece.len() + 1 + length > PIECE_BYTES {
+                return piece;
+            }
+            if !std::mem::replace(&mut self.is_first, false) {
+                piece.push(b',');
+            }
+            match self.entries.next() {
+                Some(entry) if is_large => {
+                    self.large = Some(entry.bytes.clone());
+                    return piece;
+                }
+                Some(entry) => piece.extend_from_slice(&entry.bytes),
+                None => break,
+            }
+        }
+        piece.extend_from_slice(END);
+        piece
     }
 }
 
@@ -259,10 +325,10 @@ impl Pieces {
         }
     }
 
-    fn end(mut self, tail: &str) -> VecDeque<Bytes> {
-        self.open.extend_from_slice(tail.as_bytes());
+    fn end(mut self) -> Body {
+        self.open.extend_from_slice(END);
         self.done.push_back(self.open.into());
-        self.done
+        Body::pieces(self.done)
     }
 }
 
@@ -293,6 +359,49 @@ pub(crate) fn error(error: &ApiError) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle_api::KINDS;
+    use coracle_store::{Collection, ListRange, Op, Options, SqliteStore, Store as _, Value as StoredValue};
+    use http_body_util::BodyExt as _;
+
+    #[tokio::test]
+    async fn lists_are_sent_in_pieces_of_their_announced_length() {
+        let kind = KINDS.iter().find(|kind| kind.kind == "ConfigMap").unwrap();
+        let meta = ListMeta { resource_version: "7".to_owned(), continue_token: None, remaining_item_count: None };
+        let check = async |lengths: &[usize]| {
+            let store = SqliteStore::in_memory(Options::default()).unwrap();
+            let collection = Collection::new("", "configmaps");
+            let text = |n: usize, length: &usize| format!("{{\"n\":{n},\"x\":\"{}\"}}", "x".repeat(*length));
+            for (n, length) in lengths.iter().enumerate() {
+                let (key, value) = (collection.key("ns", &format!("{n:04}")), StoredValue::plain(text(n, length)));
+                store.commit(vec![Op::Create { key, value }], coracle_store::Durability::Durable).await.unwrap();
+            }
+            let items = store.list(&collection, &ListRange::all()).entries;
+            let mut body = list(kind, items, &meta, Shape::Plain, Timestamp::UNIX_EPOCH).unwrap();
+            let announced = http_body::Body::size_hint(&body).exact().unwrap();
+            let mut all = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let piece = frame.unwrap().into_data().unwrap();
+                assert!(
+                    !piece.is_empty()
+                        && piece.len() <= (PIECE_BYTES + END.len()).max(lengths.iter().max().map_or(0, |l| l + 100))
+                );
+                all.extend_from_slice(&piece);
+            }
+            assert!(http_body::Body::is_end_stream(&body));
+            assert_eq!(all.len() as u64, announced, "{lengths:?}");
+            let read: Value = serde_json::from_slice(&all).unwrap();
+            assert_eq!(read["kind"], "ConfigMapList");
+            let found: Vec<usize> =
+                read["items"].as_array().unwrap().iter().map(|i| i["x"].as_str().unwrap().len()).collect();
+            assert_eq!(found, lengths);
+        };
+        check(&[]).await;
+        check(&[10]).await;
+        check(&[1000; 200]).await;
+        check(&[PIECE_BYTES; 2]).await;
+        check(&[5, 200_000, 5, 70_000, 70_000, 40_000, 40_000, 1]).await;
+        check(&[PIECE_BYTES - 120, 40, 60]).await;
+    }
 
     #[test]
     fn shapes_are_negotiated() {

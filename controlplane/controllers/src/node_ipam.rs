@@ -54,8 +54,12 @@ fn range_of(node: &Node) -> Option<&str> {
 fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     let mut plan = Plan::none();
     let Some(cluster) = context.config.cluster_cidr else { return plan };
-    let nodes = context.cache.all::<Node>(None);
     let lacks = |node: &Node| range_of(node).is_none() && !node.is_deleting();
+    // Mostly nobody waits for the range that a node gave back.
+    if !context.cache.any(Kind::Node, &|object| matches!(object, Object::Node(node) if lacks(node))) {
+        return plan;
+    }
+    let nodes = context.cache.all::<Node>(None);
     let mut free = Free::new(cluster, &nodes, context.config);
     if *key.namespace == *TELL {
         let node = nodes.iter().find(|node| node.name() == &*key.name && lacks(node));

@@ -230,6 +230,10 @@ pub(crate) fn keys_of_pod<O: Typed>(
     }
     if let Some(orphan) = change.new.filter(|pod| pod.meta().controller().is_none()) {
         let labels = orphan.meta().label_map();
+        // Whoever could adopt it has looked already.
+        if change.old.is_some_and(|old| old.meta().controller().is_none() && old.meta().label_map() == labels) {
+            return keys;
+        }
         let adopters = cache.all::<O>(Some(orphan.meta().namespace()));
         keys.extend(adopters.iter().filter(|owner| selects(owner, labels)).map(|owner| Key::of_typed(owner.as_ref())));
     }

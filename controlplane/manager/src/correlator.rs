@@ -1,8 +1,8 @@
 //! Joins Events as client-go's recorder does: equal ones are counted, similar ones are combined, and an object that talks
 //! too much is cut short (k8s.io/client-go/tools/record/events_cache.go). A state machine over its caller's clock.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::Hash;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use coracle_controllers::{Note, NoteType};
 use jiff::Timestamp;
@@ -10,10 +10,14 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::{Value, json};
 
-/// Entries of each memory; the oldest is forgotten.
+/// Events that are remembered, and sources of them; the source that began first is forgotten first.
 const MOST_KNOWN: usize = 4096;
 /// Different messages of one reason within the interval before they are combined.
 const MOST_SIMILAR: usize = 10;
+/// Messages of one reason that are still counted, combined ones among them.
+const MOST_COUNTED: usize = 2 * MOST_SIMILAR;
+/// Reasons of one source that are remembered; there are not so many of any.
+const MOST_REASONS: usize = 32;
 /// How long similar Events count as one burst, in seconds.
 const SIMILAR_SECONDS: i64 = 600;
 /// Events of one source about one object at once, and how long it takes to earn another.
@@ -29,119 +33,136 @@ pub(crate) enum EventWrite {
     Count(Value, Box<Event>),
 }
 
-type ObjectKey = (&'static str, String, String, String, String);
-type GroupKey = (ObjectKey, NoteType, String);
-type ExactKey = (GroupKey, String);
-
-struct Known {
-    event: Event,
-}
-
-struct Group {
-    messages: HashSet<String>,
-    last: Timestamp,
-}
-
-struct Bucket {
+/// What one part of the system said of one object.
+struct Source {
+    /// Events it may still tell.
     tokens: f64,
+    earned: Timestamp,
+    groups: VecDeque<Group>,
+}
+
+/// What it said for one reason.
+struct Group {
+    type_: NoteType,
+    reason: String,
+    messages: Vec<String>,
     last: Timestamp,
-}
-
-/// A map that forgets its oldest keys.
-struct Memory<K, V> {
-    map: HashMap<K, V>,
-    order: VecDeque<K>,
-}
-
-impl<K: Clone + Eq + Hash, V> Memory<K, V> {
-    fn new() -> Self {
-        Self { map: HashMap::new(), order: VecDeque::new() }
-    }
-
-    fn entry(&mut self, key: &K, fresh: impl FnOnce() -> V) -> &mut V {
-        if !self.map.contains_key(key) {
-            if self.order.len() == MOST_KNOWN
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.map.remove(&oldest);
-            }
-            self.order.push_back(key.clone());
-        }
-        self.map.entry(key.clone()).or_insert_with(fresh)
-    }
+    known: VecDeque<Event>,
 }
 
 /// What is remembered of Events.
 pub(crate) struct Correlator {
-    known: Memory<ExactKey, Option<Known>>,
-    groups: Memory<GroupKey, Group>,
-    buckets: Memory<ObjectKey, Bucket>,
+    /// By the part and the object it speaks of.
+    sources: HashMap<Arc<str>, Source>,
+    order: VecDeque<Arc<str>>,
+    known: usize,
 }
 
 impl Correlator {
     pub(crate) fn new() -> Self {
-        Self { known: Memory::new(), groups: Memory::new(), buckets: Memory::new() }
+        Self { sources: HashMap::new(), order: VecDeque::new(), known: 0 }
     }
 
     /// The write for an Event; `None` if its source said too much about the object of late.
     pub(crate) fn observe(&mut self, component: &'static str, note: Note, now: Timestamp) -> Option<EventWrite> {
-        let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let regarding = &note.regarding;
-        let object: ObjectKey =
-            (component, text(&regarding.kind), text(&regarding.namespace), text(&regarding.name), text(&regarding.uid));
-        let group: GroupKey = (object.clone(), note.type_, note.reason.clone());
-        let message = self.combine(&group, note.message, now);
-        let exact: ExactKey = (group, message.clone());
-        if !self.allow(&object, now) {
-            return None;
-        }
-        let known = self.known.entry(&exact, || None);
-        Some(match known {
-            Some(known) => {
-                let count = known.event.count.unwrap_or(1) + 1;
-                known.event.count = Some(count);
-                known.event.last_timestamp = Some(Time(now));
-                let patch = json!({ "count": count, "lastTimestamp": Time(now), "message": message });
-                EventWrite::Count(patch, Box::new(known.event.clone()))
-            }
-            None => {
-                let event = new_event(
-                    component,
-                    note.regarding,
-                    Words { type_: note.type_, reason: note.reason, message },
-                    now,
-                );
-                *known = Some(Known { event: event.clone() });
-                EventWrite::Create(Box::new(event))
-            }
-        })
+        self.forget();
+        let source = self.source(component, &note.regarding, now);
+        let before = source.known();
+        let write = source.observe(component, note, now);
+        let after = source.known();
+        self.known = self.known + after - before;
+        write
     }
 
-    /// The message itself, or the one that stands for many of its kind.
-    fn combine(&mut self, group: &GroupKey, message: String, now: Timestamp) -> String {
-        let known = self.groups.entry(group, || Group { messages: HashSet::new(), last: now });
-        if now.duration_since(known.last).as_secs() > SIMILAR_SECONDS {
-            known.messages.clear();
+    /// Makes room for one more.
+    fn forget(&mut self) {
+        while self.order.len() >= MOST_KNOWN || self.known >= MOST_KNOWN {
+            let Some(source) = self.order.pop_front().and_then(|oldest| self.sources.remove(&oldest)) else { return };
+            self.known -= source.known();
         }
-        known.last = now;
-        if known.messages.contains(&message) || known.messages.len() < MOST_SIMILAR {
-            known.messages.insert(message.clone());
+    }
+
+    fn source(&mut self, component: &str, regarding: &ObjectReference, now: Timestamp) -> &mut Source {
+        let text = |value: &'_ Option<String>| value.clone().unwrap_or_default();
+        let (kind, namespace) = (text(&regarding.kind), text(&regarding.namespace));
+        // No part of a reference holds a line's end.
+        let key = [component, &kind, &namespace, &text(&regarding.name), &text(&regarding.uid)].join("\n");
+        let order = &mut self.order;
+        self.sources.entry(key.into()).or_insert_with_key(|key| {
+            order.push_back(Arc::clone(key));
+            Source { tokens: BURST, earned: now, groups: VecDeque::new() }
+        })
+    }
+}
+
+impl Source {
+    fn known(&self) -> usize {
+        self.groups.iter().map(|group| group.known.len()).sum()
+    }
+
+    fn observe(&mut self, component: &'static str, note: Note, now: Timestamp) -> Option<EventWrite> {
+        let allowed = self.allow(now);
+        let group = self.group(note.type_, &note.reason, now);
+        let message = group.combine(note.message, now);
+        if !allowed {
+            return None;
+        }
+        if let Some(event) = group.known.iter_mut().find(|event| event.message.as_ref() == Some(&message)) {
+            let count = event.count.unwrap_or(1) + 1;
+            event.count = Some(count);
+            event.last_timestamp = Some(Time(now));
+            let patch = json!({ "count": count, "lastTimestamp": Time(now), "message": message });
+            return Some(EventWrite::Count(patch, Box::new(event.clone())));
+        }
+        let words = Words { type_: note.type_, reason: note.reason, message };
+        let event = new_event(component, note.regarding, words, now);
+        if group.known.len() == MOST_COUNTED {
+            group.known.pop_front();
+        }
+        group.known.push_back(event.clone());
+        Some(EventWrite::Create(Box::new(event)))
+    }
+
+    fn group(&mut self, type_: NoteType, reason: &str, now: Timestamp) -> &mut Group {
+        let at = self.groups.iter().position(|group| group.type_ == type_ && group.reason == reason);
+        let at = at.unwrap_or_else(|| {
+            if self.groups.len() == MOST_REASONS {
+                self.groups.pop_front();
+            }
+            let (reason, messages, known) = (reason.to_owned(), Vec::new(), VecDeque::new());
+            self.groups.push_back(Group { type_, reason, messages, last: now, known });
+            self.groups.len() - 1
+        });
+        &mut self.groups[at]
+    }
+
+    fn allow(&mut self, now: Timestamp) -> bool {
+        let elapsed = now.duration_since(self.earned).as_secs_f64().max(0.0);
+        self.tokens = (self.tokens + elapsed / SECONDS_PER_EVENT).min(BURST);
+        self.earned = now;
+        let allowed = self.tokens >= 1.0;
+        if allowed {
+            self.tokens -= 1.0;
+        }
+        allowed
+    }
+}
+
+impl Group {
+    /// The message itself, or the one that stands for many of its kind.
+    fn combine(&mut self, message: String, now: Timestamp) -> String {
+        if now.duration_since(self.last).as_secs() > SIMILAR_SECONDS {
+            self.messages.clear();
+        }
+        self.last = now;
+        if self.messages.contains(&message) {
+            message
+        } else if self.messages.len() < MOST_SIMILAR {
+            self.messages.push(message.clone());
             message
         } else {
             format!("(combined from similar events): {message}")
         }
-    }
-
-    fn allow(&mut self, object: &ObjectKey, now: Timestamp) -> bool {
-        let bucket = self.buckets.entry(object, || Bucket { tokens: BURST, last: now });
-        let elapsed = now.duration_since(bucket.last).as_secs_f64().max(0.0);
-        bucket.tokens = (bucket.tokens + elapsed / SECONDS_PER_EVENT).min(BURST);
-        bucket.last = now;
-        let allowed = bucket.tokens >= 1.0;
-        if allowed {
-            bucket.tokens -= 1.0;
-        }
-        allowed
     }
 }
 
@@ -241,7 +262,18 @@ mod tests {
         for index in 0..MOST_KNOWN + 100 {
             correlator.observe("c", note(&index.to_string(), "x"), at(1));
         }
-        assert_eq!(correlator.known.map.len(), MOST_KNOWN);
-        assert_eq!(correlator.buckets.map.len(), MOST_KNOWN);
+        assert_eq!(
+            (correlator.sources.len(), correlator.order.len(), correlator.known),
+            (MOST_KNOWN, MOST_KNOWN, MOST_KNOWN)
+        );
+        for index in 0..10 * MOST_KNOWN {
+            let mut note = note(&(index % 500).to_string(), &index.to_string());
+            note.reason = format!("Reason{}", index / 5000);
+            correlator.observe("c", note, at(i64::try_from(index).unwrap() * 40_000));
+        }
+        let known: usize =
+            correlator.sources.values().flat_map(|source| &source.groups).map(|group| group.known.len()).sum();
+        assert_eq!(correlator.known, known);
+        assert!(known <= MOST_KNOWN, "{known}");
     }
 }

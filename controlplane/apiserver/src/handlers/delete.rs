@@ -72,8 +72,8 @@ pub(crate) async fn delete_collection(call: &Call<'_>, body: &[u8]) -> Result<Re
         continue_token: page.meta.continue_token,
         remaining_item_count: page.meta.remaining_item_count,
     };
-    let pieces = render::list(call.kind(), &page.entries, &meta, call.shape, call.now)?;
-    Ok(render::json(StatusCode::OK, Body::pieces(pieces)))
+    let body = render::list(call.kind(), page.entries, &meta, call.shape, call.now)?;
+    Ok(render::json(StatusCode::OK, body))
 }
 
 fn remove_if_there<'a>(call: &'a Call<'_>, key: Key, deletion: &'a Deletion) -> BoxFuture<'a, Result<(), ApiError>> {

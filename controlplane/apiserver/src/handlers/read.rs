@@ -1,11 +1,9 @@
 //! GET of one object and LIST of many, with selectors, pages and exact versions.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use coracle_api::ApiError;
 use coracle_api::status::Reason;
 use coracle_store::{Entry, ListRange, Listing, Revision, StoreError};
@@ -79,8 +77,8 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         }
         other => other?,
     };
-    let pieces: VecDeque<Bytes> = render::list(call.kind(), &page.entries, &page.meta, call.shape, call.now)?;
-    Ok(render::json(StatusCode::OK, Body::pieces(pieces)))
+    let body = render::list(call.kind(), page.entries, &page.meta, call.shape, call.now)?;
+    Ok(render::json(StatusCode::OK, body))
 }
 
 /// A token whose version is gone comes with one that goes on with the present, at the client's own risk.

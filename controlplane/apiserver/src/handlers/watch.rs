@@ -190,8 +190,10 @@ impl Follower {
                 Err(StoreError::Closed) => Ok(Step::End),
                 Err(error) => Err(store_error(&error)),
             },
-            () = tokio::time::sleep_until(self.deadline) => Ok(Step::End),
-            () = tokio::time::sleep_until(bookmark_at) => Ok(Step::Bookmark),
+            // One timer for both: it is set anew for each batch of events.
+            () = tokio::time::sleep_until(bookmark_at.min(self.deadline)) => {
+                Ok(if bookmark_at < self.deadline { Step::Bookmark } else { Step::End })
+            }
         }
     }
 

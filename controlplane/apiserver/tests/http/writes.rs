@@ -1,8 +1,11 @@
 //! Create, update and patch: what is refused, and in which words.
 
+use coracle_api::managed;
+use coracle_store::{Collection, Store as _};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use serde_json::{Value, json};
 
-use crate::harness::{Server, config_map};
+use crate::harness::{Server, config_map, pod};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -168,4 +171,47 @@ async fn uids_are_preconditions_of_updates() {
         "Operation cannot be fulfilled on configmaps \"a\": Precondition failed: UID in precondition: 7, UID in object meta: {have}"
     );
     server.refused(&format!("PUT {MAPS}/a"), other, 409, "Conflict", &why).await;
+}
+
+/// Whether the store has the decoded form of an object without anybody having read it; it must be what its text says.
+fn is_shared<T: coracle_api::Resource>(server: &Server, collection: &Collection, name: &str) -> bool {
+    let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+    let entry = server.store.get(&collection.key(namespace, name)).expect("it was written");
+    let decoded: T = managed::decode(&entry.bytes).expect("an object of the kind");
+    let known = entry.known_as::<T>();
+    assert!(known.as_deref().is_none_or(|known| *known == decoded), "{known:?} is not {decoded:?}");
+    known.is_some()
+}
+
+#[tokio::test]
+async fn what_was_written_is_shared_with_its_readers() {
+    let server = Server::start().await;
+    let (pods, maps, nodes) = ["pods", "configmaps", "nodes"].map(|plural| Collection::new("", plural)).into();
+    let check = |when: &str| assert!(is_shared::<Pod>(&server, &pods, "default/a"), "{when}");
+    server.ok("POST /api/v1/namespaces/default/pods", pod("a")).await;
+    check("made");
+    let target = json!({"target": {"kind": "Node", "name": "n"}});
+    server.ok("POST /api/v1/namespaces/default/pods/a/binding", target).await;
+    check("bound");
+    let status = json!({"status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{
+        "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    server.ok("PATCH /api/v1/namespaces/default/pods/a/status", status).await;
+    check("running");
+    let mut read = server.get("/api/v1/namespaces/default/pods/a").await;
+    read["metadata"]["labels"]["more"] = json!("yes");
+    server.ok("PUT /api/v1/namespaces/default/pods/a", read).await;
+    check("put");
+    server.ok("DELETE /api/v1/namespaces/default/pods/a", Value::Null).await;
+    check("on its way out");
+    let generated = json!({"metadata": {"generateName": "g-"}, "spec": pod("g")["spec"]});
+    let made = server.ok("POST /api/v1/namespaces/default/pods", generated).await;
+    let name = format!("default/{}", made["metadata"]["name"].as_str().expect("a name"));
+    assert!(is_shared::<Pod>(&server, &pods, &name));
+    server.ok("POST /api/v1/nodes", json!({"metadata": {"name": "n"}})).await;
+    assert!(is_shared::<Node>(&server, &nodes, "n"));
+    // Large ones would fill the memory.
+    server.ok(&format!("POST {MAPS}"), config_map("small", json!({"k": "v"}))).await;
+    server.ok(&format!("POST {MAPS}"), config_map("large", json!({"k": "v".repeat(20_000)}))).await;
+    assert!(is_shared::<ConfigMap>(&server, &maps, "default/small"));
+    assert!(!is_shared::<ConfigMap>(&server, &maps, "default/large"));
 }
