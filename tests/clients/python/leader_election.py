@@ -11,6 +11,9 @@ from kubernetes.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.leaderelection.resourcelock.configmaplock import ConfigMapLock
 
 
+LEASE_SECONDS = 12
+
+
 class LeaseLock:
     """The lock that programs of today use, in the shape the package wants."""
 
@@ -74,8 +77,9 @@ def elect(sort, name):
 
         settings = electionconfig.Config(
             Stoppable(name, "default", who),
-            lease_duration=4,
-            renew_deadline=3,
+            # Far apart, so that a busy machine takes nobody's lock away, and the first has given up before the second leads.
+            lease_duration=LEASE_SECONDS,
+            renew_deadline=6,
             retry_period=1,
             onstarted_leading=lead,
             onstopped_leading=stopped,
@@ -83,7 +87,7 @@ def elect(sort, name):
         leaderelection.LeaderElection(settings).run()
 
     def wait(condition, what):
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < end, what
             time.sleep(0.02)
@@ -92,7 +96,7 @@ def elect(sort, name):
     wait(lambda: "first" in leading, "the first leads")
     threading.Thread(target=run, args=("second",), daemon=True).start()
     # Longer than the lock lasts without being renewed.
-    end = time.monotonic() + 5
+    end = time.monotonic() + LEASE_SECONDS + 1
     while time.monotonic() < end:
         assert list(leading) == ["first"], leading
         time.sleep(0.05)

