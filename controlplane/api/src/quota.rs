@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 pub use usage::stops_counting_at;
 
 use crate::kind::{Kind, Object};
-pub use crate::kinds::{PodTotals, charged_totals, declared_totals};
+pub use crate::kinds::{PodTotals, charged_totals, declared_totals, qos_class};
 use crate::quantity::Amount;
 
 /// Amounts by resource.

@@ -6,8 +6,7 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, Pod, PodAffinityTerm, ResourceQuota, ScopedResourceSelectorRequirement,
 };
 
-use super::Counted;
-use crate::kinds::qos_class;
+use super::{Counted, qos_class};
 
 impl Counted<'_> {
     /// Whether all scopes of a quota fit the object. Without scopes a quota is about everything.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use coracle_api::ApiError;
 use coracle_api::kind::Subresource;
+use coracle_api::quota::qos_class;
 use coracle_store::ListRange;
 use k8s_openapi::api::core::v1::{Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -88,6 +89,8 @@ fn fill(pod: &mut Pod, items: &[LimitRangeItem]) {
         }
     }
     if !notes.is_empty() {
+        // The class was found before anything was filled in.
+        pod.status.get_or_insert_default().qos_class = Some(qos_class(spec).to_owned());
         let annotations = pod.metadata.annotations.get_or_insert_default();
         annotations.insert(ANNOTATION.to_owned(), format!("LimitRanger plugin set: {}", notes.join("; ")));
     }

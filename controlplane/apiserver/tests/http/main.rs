@@ -5,5 +5,6 @@ mod forms;
 mod harness;
 mod lists;
 mod managed;
+mod quotas;
 mod reviews;
 mod writes;

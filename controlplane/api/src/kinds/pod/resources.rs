@@ -206,7 +206,8 @@ pub(crate) fn default_pod_level(spec: &mut PodSpec) {
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
-pub(crate) fn qos_class(spec: &PodSpec) -> &'static str {
+#[must_use]
+pub fn qos_class(spec: &PodSpec) -> &'static str {
     let (mut requests, mut limits) = (Amounts::new(), Amounts::new());
     let mut guaranteed = true;
     let own = spec.resources.as_ref();
