@@ -3,7 +3,7 @@
 //! A kind implements [`Resource`] in one file of `kinds/` and has one row in [`KINDS`](crate::KINDS). Handlers work on
 //! [`Kind`] and `dyn` [`Object`] alone.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -390,15 +390,6 @@ impl<T: Resource> Object for T {
 #[error("{0}")]
 pub struct DecodeError(pub String);
 
-/// An object read from a client's text.
-#[derive(Debug)]
-pub struct Decoded {
-    /// The object.
-    pub object: Box<dyn Object>,
-    /// Paths of fields the kind does not have, such as `spec.replicsa`.
-    pub unknown_fields: Vec<String>,
-}
-
 /// An object of some kind as its readers share it: an `Arc<T>`.
 pub type Shared = Arc<dyn Any + Send + Sync>;
 
@@ -417,9 +408,12 @@ pub struct Kind {
     pub list_kind: &'static str,
     /// Names and the like.
     pub info: Info,
-    decode: fn(&[u8]) -> Result<Decoded, DecodeError>,
-    decode_shared: fn(&[u8]) -> Result<Shared, DecodeError>,
-    object: fn(&Shared) -> Option<&dyn Object>,
+    /// The type of its objects.
+    type_id: TypeId,
+    read: fn(&[u8]) -> Result<Box<dyn Object>, DecodeError>,
+    read_shared: fn(&[u8]) -> Result<Shared, DecodeError>,
+    object: fn(&(dyn Any + Send + Sync)) -> Option<&dyn Object>,
+    boxed: fn(Box<dyn Any + Send + Sync>) -> Option<Box<dyn Object>>,
 }
 
 impl Kind {
@@ -439,32 +433,36 @@ impl Kind {
             kind: T::KIND,
             list_kind: "",
             info: T::INFO,
-            decode: decode::<T>,
-            decode_shared: decode_shared::<T>,
+            type_id: TypeId::of::<T>(),
+            read: |json| read::<T>(json).map(|t| Box::new(t) as _),
+            read_shared: |json| read::<T>(json).map(|t| Arc::new(t) as _),
             object: |any| any.downcast_ref::<T>().map(|t| t as &dyn Object),
+            boxed: |any| any.downcast::<T>().ok().map(|t| t as Box<dyn Object>),
         }
     }
 
-    /// Reads an object from JSON a client sent; fields it does not have are dropped and named.
+    /// Reads an object from JSON a client sent; fields it does not have are dropped, of fields that stand twice the last
+    /// counts. [`strict::problems`](crate::strict::problems) names them.
     ///
     /// # Errors
     /// The text is no JSON, or a field has the wrong type.
-    pub fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
-        (self.decode)(json)
+    pub fn decode(&self, json: &[u8]) -> Result<Box<dyn Object>, DecodeError> {
+        (self.read)(json)
     }
 
-    /// Reads an object from JSON this server wrote, in the shape in which readers share it: `Arc<T>`.
+    /// Reads an object from JSON this server wrote, in the shape in which readers share it: `Arc<T>`. Its `managedFields`,
+    /// which no reader has a use for, are left out.
     ///
     /// # Errors
     /// The text is not what this server wrote.
     pub fn decode_shared(&self, json: &[u8]) -> Result<Shared, DecodeError> {
-        (self.decode_shared)(json)
+        (self.read_shared)(&crate::managed::without(json))
     }
 
     /// The object inside what [`Kind::decode_shared`] gave; `None` if it is of another kind.
     #[must_use]
     pub fn object<'a>(&self, shared: &'a Shared) -> Option<&'a dyn Object> {
-        (self.object)(shared)
+        (self.object)(shared.as_ref())
     }
 
     /// Group and plural, as errors print them.
@@ -496,29 +494,46 @@ impl Kind {
     }
 }
 
-fn decode<T: Resource>(json: &[u8]) -> Result<Decoded, DecodeError> {
-    let mut unknown_fields = Vec::new();
-    let mut reader = serde_json::Deserializer::from_slice(json);
-    let object: T = serde_ignored::deserialize(&mut reader, |path| unknown_fields.push(field_path(&path)))
-        .map_err(|e| DecodeError(e.to_string()))?;
-    reader.end().map_err(|e| DecodeError(e.to_string()))?;
-    Ok(Decoded { object: Box::new(object), unknown_fields })
+/// Never inlined, so that both rows share what the type's reader becomes in here.
+#[inline(never)]
+fn read<T: Resource>(json: &[u8]) -> Result<T, DecodeError> {
+    serde_json::from_slice(json).map_err(|e| DecodeError(e.to_string()))
 }
 
-fn decode_shared<T: Resource>(json: &[u8]) -> Result<Shared, DecodeError> {
-    crate::managed::decode::<T>(json).map(|t| Arc::new(t) as _).map_err(|e| DecodeError(e.to_string()))
+/// The row of a type. Whoever knows the type of his objects goes through it to read and write them: the readers and writers
+/// that serde makes for the types are by far the largest part of the program, and so they are made in this crate alone.
+///
+/// # Panics
+/// The type has no row. Every type that implements [`Resource`] has one.
+#[must_use]
+pub fn row_of<T: Resource>() -> &'static Kind {
+    let id = TypeId::of::<T>();
+    let row = crate::KINDS.iter().find(|kind| kind.type_id == id);
+    row.unwrap_or_else(|| panic!("{} {} has no row in the table of kinds", T::API_VERSION, T::KIND))
 }
 
-/// The path as Kubernetes prints it: `spec.containers[0].imagee`.
-fn field_path(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path;
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", field_path(parent)),
-        Path::Map { parent, key } => {
-            let parent = field_path(parent);
-            if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") }
-        }
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => field_path(parent),
-    }
+/// [`Kind::decode_shared`] for a type that is known.
+///
+/// # Errors
+/// The text is no object of the type.
+pub fn decode<T: Resource>(json: &[u8]) -> Result<Arc<T>, DecodeError> {
+    let shared = row_of::<T>().decode_shared(json)?;
+    Ok(shared.downcast().expect("a row reads objects of its own type"))
+}
+
+/// An object as one of some kind.
+pub fn object<T: Resource>(object: &T) -> &dyn Object {
+    (row_of::<T>().object)(object).expect("a row knows objects of its own type")
+}
+
+/// An object as one of some kind, to keep.
+#[must_use]
+pub fn boxed<T: Resource>(object: T) -> Box<dyn Object> {
+    (row_of::<T>().boxed)(Box::new(object)).expect("a row knows objects of its own type")
+}
+
+/// The JSON of an object.
+#[must_use]
+pub fn encode<T: Resource>(of: &T) -> Vec<u8> {
+    object(of).encode()
 }

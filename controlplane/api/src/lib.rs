@@ -13,6 +13,7 @@ pub mod quantity;
 pub mod quota;
 pub mod selector;
 pub mod status;
+pub mod strict;
 pub mod table;
 pub mod validation;
 

@@ -20,8 +20,10 @@ mod update;
 
 pub use compare::{Comparison, compare};
 pub use element::{Element, Sort};
+pub(crate) use json::{skip, unescape};
+
 pub use entry::MAX_UPDATE_ENTRIES;
 pub use schema::{Shape, shape_of};
 pub use set::Set;
-pub use stored::{decode, field, place, without};
+pub use stored::{field, place, without};
 pub use update::{Change, Given, Outcome, Writer, manager_of_user_agent, update};

@@ -13,7 +13,7 @@ mod wire;
 
 use serde_json::Value;
 
-pub(crate) use schema::PACKED_MESSAGES;
+pub(crate) use schema::messages;
 
 use encode::Mismatch;
 use wire::{Fields, Piece, Writer};

@@ -183,7 +183,8 @@ impl Shown for serde_json::Value {
 /// An API object, list or map as Kubernetes prints it in an error: its JSON.
 #[must_use]
 pub fn json(value: &impl serde::Serialize) -> serde_json::Value {
-    serde_json::to_value(value).unwrap_or_default()
+    // Through text, since there is a writer of texts for every type already.
+    serde_json::to_vec(value).and_then(|text| serde_json::from_slice(&text)).unwrap_or_default()
 }
 
 /// The broken rules of an object, in the order in which they were found.

@@ -116,7 +116,7 @@ async fn put(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Response<Body>,
         let mut new = match first.take() {
             Some(object) => object,
             // Another write came between: what the client sent is read once more.
-            None => crate::registry::decode_client(kind, body)?.object,
+            None => crate::registry::decode_client(kind, body)?,
         };
         keep_rest(part, new.as_mut(), old.object());
         Ok(new)

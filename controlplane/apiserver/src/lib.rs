@@ -10,7 +10,6 @@ mod body;
 mod compress;
 mod discovery;
 mod door;
-mod duplicates;
 mod fields;
 mod handlers;
 pub mod listen;

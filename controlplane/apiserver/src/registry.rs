@@ -5,7 +5,7 @@ use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use coracle_api::kind::{DecodeError, Decoded, Kind, Object, Shared, Storage};
+use coracle_api::kind::{DecodeError, Kind, Object, Shared, Storage};
 use coracle_api::{ApiError, KINDS, managed};
 use coracle_store::{Collection, Entry, Key, Revision, Value};
 
@@ -161,7 +161,7 @@ fn with_managed(mut text: Vec<u8>, managed: Option<&[u8]>) -> Vec<u8> {
 ///
 /// # Errors
 /// The text is no object of the kind.
-pub(crate) fn decode_client(kind: &Kind, json: &[u8]) -> Result<Decoded, ApiError> {
+pub(crate) fn decode_client(kind: &Kind, json: &[u8]) -> Result<Box<dyn Object>, ApiError> {
     kind.decode(json).map_err(|e| ApiError::bad_request(refusal(kind, json, &e)))
 }
 

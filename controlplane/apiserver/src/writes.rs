@@ -69,12 +69,11 @@ pub(crate) fn decode_body(
     body: &[u8],
     options: &WriteOptions,
 ) -> Result<Box<dyn Object>, ApiError> {
-    let decoded = decode_client(kind, body)?;
-    let mut problems: Vec<String> =
-        decoded.unknown_fields.iter().map(|field| format!("unknown field {field:?}")).collect();
-    if options.field_validation != FieldValidation::Ignore {
-        problems.extend(crate::duplicates::find(body).into_iter().map(|field| format!("duplicate field {field:?}")));
-    }
+    let object = decode_client(kind, body)?;
+    let problems = match options.field_validation {
+        FieldValidation::Ignore => Vec::new(),
+        FieldValidation::Strict | FieldValidation::Warn => coracle_api::strict::problems(kind, body),
+    };
     match options.field_validation {
         FieldValidation::Strict if !problems.is_empty() => {
             let (name, version) = (kind.kind, kind.version);
@@ -86,7 +85,7 @@ pub(crate) fn decode_body(
         FieldValidation::Warn => problems.into_iter().for_each(|p| call.warn(p)),
         FieldValidation::Strict | FieldValidation::Ignore => {}
     }
-    Ok(decoded.object)
+    Ok(object)
 }
 
 /// Makes a new object.
@@ -113,7 +112,7 @@ pub(crate) async fn create(
         let mut candidate = match first.take() {
             Some(object) => object,
             None => {
-                let mut again = decode_client(kind, draft.before_admission())?.object;
+                let mut again = decode_client(kind, draft.before_admission())?;
                 again.meta_mut().name.clone_from(&name);
                 again
             }

@@ -152,7 +152,7 @@ impl Model {
             Action::Patch { target, subresource, patch } => {
                 let key = self.key_of(target);
                 let old = self.objects.get(&key).expect("a patch meets its object").clone();
-                let mut json = serde_json::from_slice(&old.encode().unwrap()).unwrap();
+                let mut json = serde_json::from_slice(&old.encode()).unwrap();
                 merge(&mut json, patch.clone());
                 let new = key.0.decode(&serde_json::to_vec(&json).unwrap()).unwrap();
                 self.update(new, if *subresource == Some(Subresource::Status) { Part::Status } else { Part::Spec });
@@ -255,7 +255,7 @@ enum Part {
 }
 
 fn json_of(object: &Object) -> Value {
-    serde_json::from_slice(&object.encode().unwrap()).unwrap()
+    serde_json::from_slice(&object.encode()).unwrap()
 }
 
 fn merge(target: &mut Value, patch: Value) {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use coracle_api::kind::DecodeError;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -63,17 +64,7 @@ impl Resource {
 }
 
 /// A `k8s-openapi` type that is part of [`Kind`].
-pub trait Typed:
-    k8s_openapi::Metadata<Ty = ObjectMeta>
-    + serde::Serialize
-    + serde::de::DeserializeOwned
-    + Clone
-    + PartialEq
-    + std::fmt::Debug
-    + Send
-    + Sync
-    + 'static
-{
+pub trait Typed: coracle_api::Resource {
     /// The row of the table.
     const ROW: Kind;
     /// The typed value, if `object` is of this kind.
@@ -125,8 +116,8 @@ macro_rules! kinds {
             }
 
             /// Reads the JSON form of an object of this kind.
-            pub fn decode(self, json: &[u8]) -> Result<Object, serde_json::Error> {
-                match self { $(Kind::$name => Ok(Object::$name(Arc::new(serde_json::from_slice(json)?)))),* }
+            pub fn decode(self, json: &[u8]) -> Result<Object, DecodeError> {
+                match self { $(Kind::$name => Ok(Object::$name(coracle_api::kind::decode(json)?))),* }
             }
         }
 
@@ -147,8 +138,8 @@ macro_rules! kinds {
             }
 
             /// The JSON form, as a request's body.
-            pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
-                match self { $(Object::$name(object) => serde_json::to_vec(object.as_ref())),* }
+            pub fn encode(&self) -> Vec<u8> {
+                match self { $(Object::$name(object) => coracle_api::kind::encode(object.as_ref())),* }
             }
         }
 

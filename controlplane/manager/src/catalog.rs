@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use coracle_api::kind::{Kind as ApiKind, Storage};
+use coracle_api::kind::{DecodeError, Kind as ApiKind, Storage};
 use coracle_controllers::{Identity, Kind, KindVisitor, Object, Resource, Scope, Typed};
 use coracle_store::{Collection, Entry};
 use k8s_openapi::api::core::v1::{Event, EventSeries};
@@ -89,7 +89,9 @@ impl KindVisitor for Decode<'_> {
 
     fn visit<K: Typed>(self) -> Option<Object> {
         // The API server decodes stored texts in the same way, so the form is shared with it.
-        match self.0.decoded(|bytes| coracle_api::managed::decode::<K>(bytes)) {
+        let shared = self.0.decoded_any(|bytes| coracle_api::kind::row_of::<K>().decode_shared(bytes));
+        let typed = shared.and_then(|shared| shared.downcast::<K>().map_err(|_| DecodeError("another type".into())));
+        match typed {
             Ok(object) => Some(object.into_object()),
             Err(error) => {
                 tracing::error!(key = %self.0.key, %error, "a stored object can't be read; controllers don't see it");

@@ -1,6 +1,6 @@
 //! The write that carries an action out.
 
-use coracle_controllers::{Action, Object, Subresource, Target};
+use coracle_controllers::{Action, Subresource, Target};
 use http::Method;
 use serde_json::json;
 
@@ -15,14 +15,14 @@ pub(crate) fn of(action: &Action) -> Option<Write> {
     Some(match action {
         Action::Create(object) => {
             let target = Target::of(object);
-            write(Method::POST, target.resource.collection_path(&target.namespace), JSON, encode(object)?)
+            write(Method::POST, target.resource.collection_path(&target.namespace), JSON, object.encode())
         }
-        Action::Update(object) => write(Method::PUT, Target::of(object).path(), JSON, encode(object)?),
+        Action::Update(object) => write(Method::PUT, Target::of(object).path(), JSON, object.encode()),
         Action::UpdateStatus(object) => {
-            write(Method::PUT, format!("{}/status", Target::of(object).path()), JSON, encode(object)?)
+            write(Method::PUT, format!("{}/status", Target::of(object).path()), JSON, object.encode())
         }
         Action::Finalize(object) => {
-            write(Method::PUT, format!("{}/finalize", Target::of(object).path()), JSON, encode(object)?)
+            write(Method::PUT, format!("{}/finalize", Target::of(object).path()), JSON, object.encode())
         }
         Action::Patch { target, subresource, patch } => {
             let suffix = match subresource {
@@ -54,13 +54,6 @@ pub(crate) fn of(action: &Action) -> Option<Write> {
 /// A write with a body.
 pub(crate) fn write(method: Method, uri: String, content_type: &'static str, body: impl Into<bytes::Bytes>) -> Write {
     Write { method, uri, content_type, body: body.into() }
-}
-
-fn encode(object: &Object) -> Option<Vec<u8>> {
-    object
-        .encode()
-        .inspect_err(|error| tracing::error!(kind = ?object.kind(), %error, "an object can't be written as JSON"))
-        .ok()
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ fn convert<A: DeserializeOwned, B: Serialize>(text: &[u8], turn: fn(A) -> B) -> 
 /// Takes an annotation's JSON out; what is no such JSON is dropped, as upstream does.
 fn take<T: DeserializeOwned>(meta: &mut ObjectMeta, key: &str) -> Option<T> {
     let text = meta.annotations.as_mut()?.remove(key)?;
-    serde_json::from_str(&text).ok()
+    serde_json::from_slice(text.as_bytes()).ok()
 }
 
 fn put<T: Serialize>(meta: &mut ObjectMeta, key: &str, value: &T) {

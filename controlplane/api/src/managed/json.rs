@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 /// The end of the value that begins at `at`.
-fn skip(text: &[u8], at: usize) -> usize {
+pub(crate) fn skip(text: &[u8], at: usize) -> usize {
     match text.get(at) {
         Some(b'"') => skip_text(text, at),
         Some(b'{' | b'[') => {
@@ -246,7 +246,7 @@ pub(super) fn escape(plain: &[u8], out: &mut Vec<u8>) {
 }
 
 /// What a text between quotes means.
-pub(super) fn unescape(raw: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn unescape(raw: &[u8]) -> Cow<'_, [u8]> {
     if !raw.contains(&b'\\') {
         return Cow::Borrowed(raw);
     }

@@ -3,11 +3,10 @@
 //! structure and presence, and the markers (`+listType` and the like). It is made on first use, and kept.
 
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::sync::OnceLock;
 
 use crate::kind::Kind;
-use crate::protobuf::PACKED_MESSAGES;
+use crate::protobuf::messages;
 
 const MARKERS: &str = include_str!("../../schemas/markers.tsv");
 
@@ -83,12 +82,7 @@ impl Schema {
     pub(super) fn built_in() -> &'static Self {
         static SCHEMA: OnceLock<Schema> = OnceLock::new();
         SCHEMA.get_or_init(|| {
-            let mut text = String::new();
-            flate2::read::ZlibDecoder::new(PACKED_MESSAGES)
-                .read_to_string(&mut text)
-                .expect("the file is packed text, a test reads it");
-            // Once per process, and kept as long: the fields' names are parts of it.
-            Maker::read(text.leak()).expect("the file's lines are as described, a test reads them").make()
+            Maker::read(messages()).expect("the file's lines are as described, a test reads them").make()
         })
     }
 }
@@ -244,7 +238,7 @@ mod tests {
 
     #[test]
     fn every_marker_has_its_field() {
-        let maker = Maker::read(text().leak()).unwrap();
+        let maker = Maker::read(messages()).unwrap();
         let markers: Vec<_> = maker.markers.keys().copied().collect();
         let numbers: HashMap<&str, u16> =
             maker.messages.iter().zip(0..).map(|((name, _), number)| (*name, number)).collect();
@@ -257,12 +251,6 @@ mod tests {
             assert!(field.is_empty() || schema.field(TypeId(*number), field.as_bytes()).is_some(), "{owner} {field}");
         }
         assert!(found > 300, "{found}");
-    }
-
-    fn text() -> String {
-        let mut text = String::new();
-        flate2::read::ZlibDecoder::new(PACKED_MESSAGES).read_to_string(&mut text).unwrap();
-        text
     }
 
     #[test]

@@ -4,8 +4,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use serde::de::DeserializeOwned;
-
 use super::json::Members;
 
 const NAME: &[u8] = b"managedFields";
@@ -51,14 +49,6 @@ pub fn without(object: &[u8]) -> Cow<'_, [u8]> {
         None => Cow::Borrowed(object),
         Some((member, _)) => Cow::Owned([&object[..member.start], &object[member.end..]].concat()),
     }
-}
-
-/// Reads an object from a stored text, without its `managedFields`.
-///
-/// # Errors
-/// The text is no such object.
-pub fn decode<T: DeserializeOwned>(object: &[u8]) -> serde_json::Result<T> {
-    serde_json::from_slice(&without(object))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 /// Made by `controlplane/api/schemas/protobuf`; zlib of lines: `m NAME` begins a message, `TAG NAME CODE` is a field of
 /// it, `r APIVERSION KIND MESSAGE` a kind.
-pub(crate) const PACKED_MESSAGES: &[u8] = include_bytes!("messages.z");
+const PACKED_MESSAGES: &[u8] = include_bytes!("messages.z");
 
 /// The number of a message in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,15 +172,20 @@ fn field(tag: u32, name: &'static str, code: &str) -> Option<Field> {
     Some(Field { tag, name, cardinality, zero, ty })
 }
 
-/// The table, unpacked on first use.
-pub(super) fn schema() -> &'static Schema {
-    static SCHEMA: OnceLock<Schema> = OnceLock::new();
-    SCHEMA.get_or_init(|| {
+/// The lines of the table, unpacked once for all that is made of them and kept: the names of fields are parts of them.
+pub(crate) fn messages() -> &'static str {
+    static MESSAGES: OnceLock<String> = OnceLock::new();
+    MESSAGES.get_or_init(|| {
         let mut text = String::new();
         flate2::read::ZlibDecoder::new(PACKED_MESSAGES)
             .read_to_string(&mut text)
             .expect("the file is packed text, a test reads it");
-        // Once per process, and kept as long: the fields' names are parts of it.
-        Schema::parse(text.leak()).expect("the file's lines are as described, a test reads them")
+        text
     })
+}
+
+/// The table, made on first use.
+pub(super) fn schema() -> &'static Schema {
+    static SCHEMA: OnceLock<Schema> = OnceLock::new();
+    SCHEMA.get_or_init(|| Schema::parse(messages()).expect("the file's lines are as described, a test reads them"))
 }

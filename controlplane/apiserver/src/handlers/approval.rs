@@ -40,7 +40,7 @@ where
         new.metadata.resource_version.clone_from(&wanted.metadata.resource_version);
         let conditions = wanted.status.as_ref().and_then(|s| s.conditions.clone());
         new.status.get_or_insert_default().conditions = conditions;
-        Ok(Box::new(new) as Box<dyn Object>)
+        Ok(coracle_api::kind::boxed(new))
     })
     .await?;
     Ok(render::json(StatusCode::OK, Body::full(written.render(call)?)))

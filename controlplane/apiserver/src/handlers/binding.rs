@@ -1,7 +1,6 @@
 //! `pods/binding`: gives a pod to a node. The scheduler's one write, so it takes the typed object and no patch.
 
 use coracle_api::ApiError;
-use coracle_api::kind::Object;
 use http::{Response, StatusCode};
 use k8s_openapi::api::core::v1::{Binding, Pod, PodCondition};
 use serde_json::json;
@@ -61,7 +60,7 @@ async fn carry_out(call: &Call<'_>, binding: &Binding) -> Result<Response<Body>,
         check(call, binding, pod)?;
         let mut pod = pod.clone();
         assign(&mut pod, node, binding, call.now);
-        Ok(Box::new(pod) as Box<dyn Object>)
+        Ok(coracle_api::kind::boxed(pod))
     })
     .await?;
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});

@@ -1,7 +1,7 @@
 //! `namespaces/finalize`: takes away `spec.finalizers`; with the last one an emptied namespace goes.
 
 use coracle_api::ApiError;
-use coracle_api::kind::{Object, Subresource};
+use coracle_api::kind::Subresource;
 use http::{Response, StatusCode};
 use k8s_openapi::api::core::v1::Namespace;
 
@@ -22,7 +22,7 @@ pub(crate) async fn put(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, 
         namespace.spec.clone_from(&wanted.spec);
         namespace.metadata.resource_version.clone_from(&wanted.metadata.resource_version);
         namespace.metadata.uid = wanted.metadata.uid.clone().or(namespace.metadata.uid);
-        Ok(Box::new(namespace) as Box<dyn Object>)
+        Ok(coracle_api::kind::boxed(namespace))
     })
     .await?;
     Ok(render::json(StatusCode::OK, Body::full(written.render(call)?)))

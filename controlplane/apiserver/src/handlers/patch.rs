@@ -104,7 +104,7 @@ fn takes_all_metadata(patch: &Value) -> bool {
 /// The object as it stands after a patch made by this server itself.
 pub(crate) fn reread(call: &Call<'_>, old: &Stored, value: &Value) -> Result<Box<dyn Object>, ApiError> {
     let text = serde_json::to_vec(value).map_err(|e| ApiError::internal(e.to_string()))?;
-    let mut object = crate::registry::decode_client(call.kind(), &text)?.object;
+    let mut object = crate::registry::decode_client(call.kind(), &text)?;
     object.meta_mut().resource_version.take_if(|v| *v == old.entry.revision.to_string());
     Ok(object)
 }

@@ -1,6 +1,6 @@
 //! The `*Review` kinds: questions about tokens and permissions that are answered when they are created and never kept.
 
-use coracle_api::ApiError;
+use coracle_api::{ApiError, Resource};
 use http::{Response, StatusCode};
 use k8s_openapi::api::authentication::v1::{
     SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
@@ -9,8 +9,6 @@ use k8s_openapi::api::authorization::v1::{
     LocalSubjectAccessReview, NonResourceAttributes, ResourceAttributes, ResourceRule, SelfSubjectAccessReview,
     SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::api::Call;
 use crate::auth::{AUTHENTICATED, Attributes, Decision, MASTERS, User};
@@ -58,18 +56,22 @@ pub(crate) fn create(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, Api
     }
 }
 
-fn read<T: DeserializeOwned>(call: &Call<'_>, body: &[u8]) -> Result<T, ApiError> {
+fn read<T: Resource>(call: &Call<'_>, body: &[u8]) -> Result<T, ApiError> {
     let (kind, version) = (call.kind().kind, call.kind().version);
-    serde_json::from_slice(body)
-        .map_err(|e| ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {e}")))
+    let read = call.kind().decode(body);
+    let mut object = read.map_err(|e| {
+        ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {e}"))
+    })?;
+    let review = object.as_any_mut().downcast_mut::<T>();
+    review.map(std::mem::take).ok_or_else(|| ApiError::internal("a review is of another kind"))
 }
 
-fn answer<T: Serialize>(
+fn answer<T: Resource>(
     mut review: T,
     fill: impl FnOnce(&mut T) -> Result<(), ApiError>,
 ) -> Result<Response<Body>, ApiError> {
     fill(&mut review)?;
-    Ok(render::json(StatusCode::CREATED, Body::full(render::to_bytes(&review)?)))
+    Ok(render::json(StatusCode::CREATED, Body::full(coracle_api::kind::encode(&review))))
 }
 
 fn info(user: &User) -> UserInfo {

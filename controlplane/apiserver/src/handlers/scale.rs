@@ -97,7 +97,7 @@ fn check(call: &Call<'_>, wanted: &Scale, old: &Stored) -> Result<(), ApiError> 
 }
 
 fn value(bytes: &[u8]) -> Result<Value, ApiError> {
-    coracle_api::managed::decode(bytes).map_err(|e| ApiError::internal(e.to_string()))
+    serde_json::from_slice(&coracle_api::managed::without(bytes)).map_err(|e| ApiError::internal(e.to_string()))
 }
 
 /// The scale of any object with `spec.replicas`, `status.replicas` and a selector.
