@@ -1,5 +1,6 @@
 //! shell: the `coracle` program: a cluster's server and the commands that talk to one. It reads the command line and hands on.
 
+mod allocator;
 mod apply;
 mod check;
 mod cluster;
@@ -33,7 +34,7 @@ use cluster::Cluster;
 use options::Options;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 /// A small Kubernetes in one program.
 #[derive(Debug, Parser)]
