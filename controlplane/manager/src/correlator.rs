@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// Events that are remembered, and sources of them; the source that began first is forgotten first.
 const MOST_KNOWN: usize = 4096;
-/// Different messages of one reason within the interval before they are combined.
+/// So many different messages of one reason within the interval are combined, the last of them already.
 const MOST_SIMILAR: usize = 10;
 /// Messages of one reason that are still counted, combined ones among them.
 const MOST_COUNTED: usize = 2 * MOST_SIMILAR;
@@ -23,6 +23,9 @@ const SIMILAR_SECONDS: i64 = 600;
 /// Events of one source about one object at once, and how long it takes to earn another.
 const BURST: f64 = 25.0;
 const SECONDS_PER_EVENT: f64 = 300.0;
+
+/// How the message of the Event begins that stands for all combined ones.
+const COMBINED: &str = "(combined from similar events): ";
 
 /// A write that records an Event.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,7 +110,14 @@ impl Source {
         if !allowed {
             return None;
         }
-        if let Some(event) = group.known.iter_mut().find(|event| event.message.as_ref() == Some(&message)) {
+        let is_combined = message.starts_with(COMBINED);
+        let tells = |event: &&mut Event| match event.message.as_deref() {
+            // One Event stands for all that are combined, whatever it said last.
+            Some(told) if is_combined => told.starts_with(COMBINED),
+            told => told == Some(message.as_str()),
+        };
+        if let Some(event) = group.known.iter_mut().find(tells) {
+            event.message = Some(message.clone());
             let count = event.count.unwrap_or(1) + 1;
             event.count = Some(count);
             event.last_timestamp = Some(Time(now));
@@ -157,11 +167,11 @@ impl Group {
         self.last = now;
         if self.messages.contains(&message) {
             message
-        } else if self.messages.len() < MOST_SIMILAR {
+        } else if self.messages.len() + 1 < MOST_SIMILAR {
             self.messages.push(message.clone());
             message
         } else {
-            format!("(combined from similar events): {message}")
+            format!("{COMBINED}{message}")
         }
     }
 }
@@ -231,7 +241,7 @@ mod tests {
     #[test]
     fn similar_events_are_combined() {
         let mut correlator = Correlator::new();
-        for index in 0..MOST_SIMILAR {
+        for index in 0..MOST_SIMILAR - 1 {
             assert!(matches!(
                 correlator.observe("c", note("a", &index.to_string()), at(1)),
                 Some(EventWrite::Create(_))
@@ -241,6 +251,15 @@ mod tests {
             panic!("combined")
         };
         assert_eq!(combined.message.as_deref(), Some("(combined from similar events): more"));
+        let Some(EventWrite::Count(patch, again)) = correlator.observe("c", note("a", "still more"), at(3)) else {
+            panic!("one Event stands for all of them")
+        };
+        assert_eq!(again.metadata.name, combined.metadata.name);
+        assert_eq!(
+            patch,
+            json!({"count": 2, "lastTimestamp": Time(at(3)), "message": "(combined from similar events): still more"})
+        );
+        assert!(matches!(correlator.observe("c", note("a", "0"), at(4)), Some(EventWrite::Count(..))), "a known one");
         let Some(EventWrite::Create(later)) = correlator.observe("c", note("a", "later"), at(2000)) else {
             panic!("later")
         };
