@@ -1,7 +1,7 @@
 //! Whether the node takes a pod that was bound to it: selector and affinity, resources, host ports, operating system. A
 //! pod it does not take fails with the kubelet's reason and words.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec};
 
@@ -29,8 +29,50 @@ impl Rejection {
     }
 }
 
-/// Decides whether `pod` fits beside the `active` pods of the node.
-pub fn admit<'a>(pod: &Pod, node: &Node, active: impl IntoIterator<Item = &'a Pod>) -> Result<(), Rejection> {
+/// What the active pods of the node take of it together: kept up to date pod by pod, so that admitting one costs the same
+/// beside ten others and beside ten thousand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    pods: i128,
+    /// Thousandths per resource.
+    resources: BTreeMap<String, i128>,
+    /// How many pods use a port: admission lets in one, what came before it may be more.
+    ports: BTreeMap<(String, i32), usize>,
+}
+
+impl Taken {
+    /// Counts a pod. To be taken back with the same specification.
+    pub fn add(&mut self, pod: &Pod) {
+        let Some(spec) = &pod.spec else { return };
+        self.pods += 1;
+        for port in host_ports(spec) {
+            *self.ports.entry(port).or_insert(0) += 1;
+        }
+        for (name, amount) in pod_requests(spec) {
+            *self.resources.entry(name).or_insert(0) += amount;
+        }
+    }
+
+    /// Takes back what [`Taken::add`] counted.
+    pub fn remove(&mut self, pod: &Pod) {
+        let Some(spec) = &pod.spec else { return };
+        self.pods -= 1;
+        for port in host_ports(spec) {
+            if let Some(users) = self.ports.get_mut(&port) {
+                *users -= 1;
+            }
+        }
+        self.ports.retain(|_, users| *users > 0);
+        for (name, amount) in pod_requests(spec) {
+            if let Some(used) = self.resources.get_mut(&name) {
+                *used -= amount;
+            }
+        }
+    }
+}
+
+/// Decides whether `pod` fits beside what is taken of the node.
+pub fn admit(pod: &Pod, node: &Node, taken: &Taken) -> Result<(), Rejection> {
     let Some(spec) = &pod.spec else { return Ok(()) };
     if !matches_node(spec, node) {
         return Err(Rejection::new(
@@ -42,21 +84,11 @@ pub fn admit<'a>(pod: &Pod, node: &Node, active: impl IntoIterator<Item = &'a Po
         let message = format!("Failed to admit pod as the pod's OS {:?} doesn't match the node's", os.name);
         return Err(Rejection::new("PodOSNotSupported", message));
     }
-    let mut used: BTreeMap<String, i128> = BTreeMap::new();
-    let mut ports = BTreeSet::new();
-    let mut count = 0;
-    for other in active.into_iter().filter_map(|other| other.spec.as_ref()) {
-        count += 1;
-        ports.extend(host_ports(other));
-        for (name, amount) in pod_requests(other) {
-            *used.entry(name).or_insert(0) += amount;
-        }
-    }
-    if host_ports(spec).iter().any(|port| ports.contains(port)) {
+    if host_ports(spec).any(|port| taken.ports.contains_key(&port)) {
         let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return Err(Rejection::new("NodePorts", message));
     }
-    fits(spec, node, &used, count)
+    fits(spec, node, &taken.resources, taken.pods)
 }
 
 fn fits(spec: &PodSpec, node: &Node, used: &BTreeMap<String, i128>, count: i128) -> Result<(), Rejection> {
@@ -88,13 +120,12 @@ fn fits(spec: &PodSpec, node: &Node, used: &BTreeMap<String, i128>, count: i128)
     Ok(())
 }
 
-fn host_ports(spec: &PodSpec) -> Vec<(String, i32)> {
+fn host_ports(spec: &PodSpec) -> impl Iterator<Item = (String, i32)> {
     let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
-    let used = ports.filter_map(|port| {
+    ports.filter_map(|port| {
         let number = port.host_port.filter(|port| *port > 0)?;
         Some((port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), number))
-    });
-    used.collect()
+    })
 }
 
 fn matches_node(spec: &PodSpec, node: &Node) -> bool {
@@ -153,7 +184,9 @@ mod tests {
     }
 
     fn check(spec: Value, active: &[Pod], expect: Option<(&str, &str)>) {
-        let got = admit(&pod(spec), &node(), active).err();
+        let mut taken = Taken::default();
+        active.iter().for_each(|pod| taken.add(pod));
+        let got = admit(&pod(spec), &node(), &taken).err();
         assert_eq!(got.as_ref().map(|r| (r.reason, r.message.as_str())), expect);
     }
 
@@ -185,5 +218,21 @@ mod tests {
         let message =
             "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         check(ports.clone(), &[pod(ports)], Some(("NodePorts", message)));
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_nothing() {
+        let one = pod(json!({"containers": [
+            {"name": "a", "ports": [{"containerPort": 1, "hostPort": 80}], "resources": {"requests": {"cpu": "1"}}},
+        ]}));
+        let mut taken = Taken::default();
+        taken.add(&one);
+        taken.add(&one);
+        taken.remove(&one);
+        let spec = serde_json::to_value(one.spec.as_ref().unwrap()).unwrap();
+        assert!(admit(&pod(spec.clone()), &node(), &taken).is_err(), "the port is still used");
+        taken.remove(&one);
+        assert_eq!(admit(&pod(spec), &node(), &taken), Ok(()));
+        assert!(taken.ports.is_empty() && taken.pods == 0 && taken.resources.values().all(|amount| *amount == 0));
     }
 }

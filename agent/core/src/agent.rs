@@ -11,7 +11,7 @@ use std::{
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 
 use crate::{
-    admission::admit,
+    admission::{Taken, admit},
     effect::{Effect, HookKind, MountResult, NodeFacts, Outcome, ProbeKind, SubPathResult},
     env::{ServiceVariables, Sources},
     pod::{PodMachine, Surround},
@@ -27,6 +27,8 @@ pub struct Agent {
     services: BTreeMap<String, Arc<ServiceVariables>>,
     pods: BTreeMap<PodUid, PodMachine>,
     adopted: BTreeMap<PodUid, AdoptedPod>,
+    /// What the pods that are active take of the node.
+    taken: Taken,
     /// One entry per pod that waits for time, ordered by when.
     timeouts: BTreeSet<(Duration, PodUid)>,
     planned: BTreeMap<PodUid, Duration>,
@@ -42,6 +44,7 @@ impl Agent {
             services: BTreeMap::new(),
             pods: BTreeMap::new(),
             adopted: adopted.into_iter().map(|pod| (pod.pod.clone(), pod)).collect(),
+            taken: Taken::default(),
             timeouts: BTreeSet::new(),
             planned: BTreeMap::new(),
             effects: VecDeque::new(),
@@ -63,6 +66,9 @@ impl Agent {
         let uid = PodUid::new(pod.metadata.uid.clone().unwrap_or_default());
         if !self.pods.contains_key(&uid) {
             let machine = self.admitted(now, &uid, &pod, ips);
+            if machine.is_active() {
+                self.taken.add(machine.pod());
+            }
             self.pods.insert(uid.clone(), machine);
         }
         self.with(now, &uid, |machine, around| machine.handle_pod(now, pod, around));
@@ -163,7 +169,7 @@ impl Agent {
     }
 
     /// A pod's status as it is now.
-    pub fn status(&self, uid: &PodUid) -> Option<&PodStatus> {
+    pub fn status(&self, uid: &PodUid) -> Option<&Arc<PodStatus>> {
         self.pods.get(uid).map(PodMachine::status)
     }
 
@@ -178,8 +184,7 @@ impl Agent {
         let known = adopted.is_some()
             || pod.metadata.deletion_timestamp.is_some()
             || pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
-        let active = self.pods.values().filter(|machine| machine.is_active()).map(|machine| &**machine.pod());
-        match if known { Ok(()) } else { admit(pod, &self.node, active) } {
+        match if known { Ok(()) } else { admit(pod, &self.node, &self.taken) } {
             Ok(()) => PodMachine::new(now, pod.clone(), ips, adopted.as_ref()),
             Err(rejection) => PodMachine::rejected(now, pod.clone(), rejection),
         }
@@ -187,7 +192,14 @@ impl Agent {
 
     fn with(&mut self, _now: Now, uid: &PodUid, act: impl FnOnce(&mut PodMachine, Surround<'_>)) {
         let Some(machine) = self.pods.get_mut(uid) else { return };
+        let before = machine.is_active().then(|| machine.pod().clone());
         act(machine, Surround { node: &self.facts, services: &self.services });
+        let after = machine.is_active().then(|| machine.pod());
+        if before.as_ref().map(Arc::as_ptr) != after.map(Arc::as_ptr) {
+            // It ended, or its object changed: what it takes may be another amount.
+            before.iter().for_each(|pod| self.taken.remove(pod));
+            after.iter().for_each(|pod| self.taken.add(pod));
+        }
         self.effects.extend(machine.take_effects());
         let (next, forget) = (machine.next_timeout(), machine.is_forgettable());
         if let Some(old) = self.planned.remove(uid) {

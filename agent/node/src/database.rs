@@ -2,22 +2,30 @@
 //! Services its pods were told of. They make a node come back after a reboot with no control plane in sight. One thread writes; what is queued becomes one transaction.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
     path::Path,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::Arc,
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
+    time::{Duration, Instant},
 };
 
 use coracle_agent_core::{PodUid, env::ServiceVariables};
 use ipnet::Ipv4Net;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Pod, PodSpec, PodStatus},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::error::NodeError;
 
 /// Records that wait to be written. A full queue holds the event loop back for one commit, no longer.
 const QUEUE: usize = 4096;
+/// Records of so long become one transaction: what is lost with the machine was told to nobody outside it, and a pod that
+/// starts is recorded once.
+const GATHER: Duration = Duration::from_millis(100);
 
 /// What was recorded.
 #[derive(Debug, Default)]
@@ -28,21 +36,25 @@ pub(crate) struct Recorded {
     pub(crate) range: Option<Ipv4Net>,
     /// By namespace; the API server's own under the empty name.
     pub(crate) services: BTreeMap<String, ServiceVariables>,
+    /// What volumes and variables of pods were made of. Secrets are never among the records.
+    pub(crate) config_maps: Vec<ConfigMap>,
 }
 
 /// The way to the writing thread. Dropping it lets the thread write what is queued and end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Database {
     queue: SyncSender<Record>,
 }
 
 #[derive(Debug)]
 enum Record {
-    Pod { uid: PodUid, object: Vec<u8> },
+    Pod { uid: PodUid, pod: Arc<Pod>, status: Option<Arc<PodStatus>> },
     Address { uid: PodUid, ip: Ipv4Addr },
     Range { range: Ipv4Net },
     Services { namespace: String, variables: Vec<u8> },
     Forget { uid: PodUid },
+    ConfigMap { config_map: Arc<ConfigMap> },
+    NoConfigMaps { namespace: String },
 }
 
 /// The node's range among what is recorded of the node.
@@ -55,6 +67,8 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS addresses (uid TEXT PRIMARY KEY, ip TEXT NOT NULL UNIQUE) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS node (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS services (namespace TEXT PRIMARY KEY, variables BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS config_maps (namespace TEXT, name TEXT, object BLOB NOT NULL, PRIMARY KEY (namespace, name))
+        WITHOUT ROWID;
 ";
 
 impl Database {
@@ -71,11 +85,19 @@ impl Database {
         Ok((Self { queue }, recorded))
     }
 
-    /// Records a pod with its status.
-    pub(crate) fn put_pod(&self, uid: &PodUid, pod: &Pod) {
-        if let Ok(object) = serde_json::to_vec(pod) {
-            self.send(Record::Pod { uid: uid.clone(), object });
-        }
+    /// Records a pod with a status, or with the one that its object has.
+    pub(crate) fn put_pod(&self, uid: &PodUid, pod: Arc<Pod>, status: Option<Arc<PodStatus>>) {
+        self.send(Record::Pod { uid: uid.clone(), pod, status });
+    }
+
+    /// Records a ConfigMap, so that volumes made of it come back after a reboot with no control plane in sight.
+    pub(crate) fn put_config_map(&self, config_map: Arc<ConfigMap>) {
+        self.send(Record::ConfigMap { config_map });
+    }
+
+    /// Forgets the ConfigMaps of a namespace without pods.
+    pub(crate) fn forget_config_maps(&self, namespace: &str) {
+        self.send(Record::NoConfigMaps { namespace: namespace.to_owned() });
     }
 
     /// Records a pod's address.
@@ -133,13 +155,17 @@ fn load(connection: &Connection) -> rusqlite::Result<Recorded> {
             recorded.services.insert(namespace, variables);
         }
     }
+    let mut config_maps = connection.prepare("SELECT object FROM config_maps")?;
+    for object in config_maps.query_map([], |row| row.get::<_, Vec<u8>>(0))? {
+        recorded.config_maps.extend(serde_json::from_slice::<ConfigMap>(&object?).ok());
+    }
     Ok(recorded)
 }
 
 fn write_all(mut connection: Connection, records: &Receiver<Record>) {
     let mut failing = false;
     while let Ok(first) = records.recv() {
-        let batch: Vec<Record> = std::iter::once(first).chain(records.try_iter().take(QUEUE)).collect();
+        let batch = gather(first, records);
         let result = write(&mut connection, &batch);
         if let Err(error) = &result
             && !failing
@@ -150,11 +176,50 @@ fn write_all(mut connection: Connection, records: &Receiver<Record>) {
     }
 }
 
+/// What comes within a moment. Of a pod's records only the last is kept, since each is the whole of it.
+fn gather(first: Record, records: &Receiver<Record>) -> Vec<Record> {
+    let until = Instant::now() + GATHER;
+    let (mut batch, mut pods) = (Vec::new(), HashMap::new());
+    let mut next = Some(first);
+    while let Some(record) = next {
+        let place = match &record {
+            Record::Pod { uid, .. } => pods.insert(uid.clone(), batch.len()),
+            Record::Forget { uid } => pods.remove(uid),
+            _ => None,
+        };
+        if let Some(place) = place {
+            batch[place] = None;
+        }
+        batch.push(Some(record));
+        next = match records.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(record) if batch.len() < QUEUE => Some(record),
+            Ok(last) => {
+                batch.push(Some(last));
+                None
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        };
+    }
+    batch.into_iter().flatten().collect()
+}
+
+/// A pod as it is recorded.
+#[derive(serde::Serialize)]
+struct Stored<'a> {
+    metadata: &'a ObjectMeta,
+    spec: Option<&'a PodSpec>,
+    status: Option<&'a PodStatus>,
+}
+
 fn write(connection: &mut Connection, batch: &[Record]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     for record in batch {
         match record {
-            Record::Pod { uid, object } => {
+            Record::Pod { uid, pod, status } => {
+                let status = status.as_deref().or(pod.status.as_ref());
+                let stored = Stored { metadata: &pod.metadata, spec: pod.spec.as_ref(), status };
+                // Text keys only: this cannot fail.
+                let Ok(object) = serde_json::to_vec(&stored) else { continue };
                 let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO pods VALUES (?1, ?2)")?;
                 put.execute(params![uid.as_str(), object])?;
             }
@@ -169,6 +234,15 @@ fn write(connection: &mut Connection, batch: &[Record]) -> rusqlite::Result<()> 
             Record::Services { namespace, variables } => {
                 let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO services VALUES (?1, ?2)")?;
                 put.execute(params![namespace, variables])?;
+            }
+            Record::ConfigMap { config_map } => {
+                let meta = &config_map.metadata;
+                let Ok(object) = serde_json::to_vec(&**config_map) else { continue };
+                let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO config_maps VALUES (?1, ?2, ?3)")?;
+                put.execute(params![meta.namespace, meta.name, object])?;
+            }
+            Record::NoConfigMaps { namespace } => {
+                transaction.execute("DELETE FROM config_maps WHERE namespace = ?1", [namespace])?;
             }
             Record::Forget { uid } => {
                 transaction.execute("DELETE FROM pods WHERE uid = ?1", params![uid.as_str()])?;
@@ -194,8 +268,19 @@ mod tests {
         let (database, recorded) = Database::open(&path).unwrap();
         assert!(recorded.pods.is_empty());
         for uid in ["a", "b"] {
-            database.put_pod(&PodUid::new(uid), &pod(uid));
+            database.put_pod(&PodUid::new(uid), Arc::new(pod(uid)), None);
         }
+        let phase: PodStatus = serde_json::from_value(serde_json::json!({"phase": "Running"})).unwrap();
+        database.put_pod(&PodUid::new("a"), Arc::new(pod("a")), Some(Arc::new(phase)));
+        let config_map = |namespace: &str| -> ConfigMap {
+            serde_json::from_value(
+                serde_json::json!({"metadata": {"name": "c", "namespace": namespace}, "data": {"k": "v"}}),
+            )
+            .unwrap()
+        };
+        database.put_config_map(Arc::new(config_map("ns")));
+        database.put_config_map(Arc::new(config_map("old")));
+        database.forget_config_maps("old");
         database.put_address(&PodUid::new("a"), Ipv4Addr::new(10, 42, 0, 2));
         database.forget(&PodUid::new("b"));
         database.put_range("10.42.8.0/21".parse().unwrap());
@@ -211,6 +296,9 @@ mod tests {
             std::thread::yield_now();
         };
         assert_eq!(recorded.pods[0].metadata.uid.as_deref(), Some("a"));
+        let phase = recorded.pods[0].status.as_ref().and_then(|status| status.phase.as_deref());
+        assert_eq!(phase, Some("Running"), "the last record of a pod counts");
+        assert_eq!(recorded.config_maps, [config_map("ns")]);
         assert_eq!(recorded.addresses[&PodUid::new("a")], Ipv4Addr::new(10, 42, 0, 2));
         assert_eq!(recorded.range, Some("10.42.8.0/21".parse().unwrap()));
         assert_eq!(recorded.services["ns"].get("A_SERVICE_HOST"), Some("10.43.0.7"));

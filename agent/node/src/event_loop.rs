@@ -1,11 +1,15 @@
 //! The agent's loop: one event at a time goes to the pods' machines, and what they ask for is begun. `select` waits and
 //! decides nothing, `apply` decides and waits for nothing; all slow work is a job whose end is an event.
 
+mod renewals;
 mod services;
+mod statuses;
 mod storage;
 
+pub(crate) use statuses::Known as KnownStatus;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
@@ -28,6 +32,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    renewals::Renewals,
+    statuses::{StatusQueue, Urgency, Written},
+};
 use crate::{
     addresses::{Addresses, Fresh},
     database::Database,
@@ -39,8 +47,6 @@ use crate::{
     views::Views,
 };
 
-/// Status writes under way at once.
-const MAX_WRITES: usize = 32;
 /// New pods wait this long for the first list of Services, so that their variables are complete; then they start without,
 /// since a node must come up with no control plane in sight. Pods from the records start at once with what was recorded.
 const SERVICES_WAIT: Duration = Duration::from_secs(2);
@@ -89,16 +95,17 @@ pub(crate) struct LoopState {
     known_services: BTreeMap<(String, String), Service>,
     /// Pods seen since the watch began anew.
     listed: Option<HashSet<PodUid>>,
-    /// The object and status last known to be in the API.
-    written: HashMap<PodUid, PodStatus>,
-    dirty: BTreeSet<PodUid>,
-    writing: HashSet<PodUid>,
+    /// The status last known to be in the API.
+    written: Written,
+    /// Statuses to write.
+    statuses: StatusQueue,
+    /// Pods whose objects are to be removed once their last status is written.
     finishing: BTreeSet<PodUid>,
     mounting: HashSet<PodUid>,
     unmount_next: HashSet<PodUid>,
     mount_again: HashSet<PodUid>,
     /// When tokens of a pod are to be renewed.
-    renewals: BTreeMap<PodUid, Timestamp>,
+    renewals: Renewals,
     /// Pods whose use of the disk is bounded.
     bounded: storage::Bounded,
     /// The node's range, once there is one.
@@ -159,10 +166,10 @@ impl EventLoop {
         let renewal = self
             .state
             .renewals
-            .values()
-            .min()
+            .due()
             .map(|at| Instant::now() + Duration::try_from(at.duration_since(wall)).unwrap_or_default());
-        [timer, gate, renewal, self.state.bounded.due()].into_iter().flatten().min()
+        let write = self.state.statuses.due();
+        [timer, gate, renewal, write, self.state.bounded.due()].into_iter().flatten().min()
     }
 
     fn now(&self) -> Now {
@@ -195,6 +202,7 @@ impl EventLoop {
             self.carry_out(effect);
         }
         self.write_statuses();
+        self.recorder.give_way(!self.state.statuses.is_idle() || !self.state.mounting.is_empty());
     }
 
     fn timeout(&mut self, now: Now) {
@@ -204,10 +212,7 @@ impl EventLoop {
         }
         self.measure_bounded();
         self.agent.handle_timeout(now);
-        let due: Vec<PodUid> =
-            self.state.renewals.iter().filter(|(_, at)| **at <= now.wall).map(|(uid, _)| uid.clone()).collect();
-        for uid in due {
-            self.state.renewals.remove(&uid);
+        while let Some(uid) = self.state.renewals.next(now.wall) {
             self.mount(uid);
         }
     }
@@ -301,11 +306,11 @@ impl EventLoop {
         let metadata_changed = self.agent.pod(&uid).is_some_and(|old| {
             old.metadata.labels != pod.metadata.labels || old.metadata.annotations != pod.metadata.annotations
         });
-        if spec_changed || metadata_changed {
-            self.database.put_pod(&uid, &pod);
-        }
-        self.state.written.insert(uid.clone(), pod.status.clone().unwrap_or_default());
         let pod = Arc::new(pod);
+        if spec_changed || metadata_changed {
+            self.database.put_pod(&uid, pod.clone(), None);
+        }
+        self.state.written.told(uid.clone(), pod.clone());
         if is_new {
             self.logs.add(&uid, &pod);
             self.record_services(pod.metadata.namespace.as_deref().unwrap_or_default());
@@ -313,7 +318,7 @@ impl EventLoop {
         }
         self.agent.handle_pod(now, pod.clone(), ips);
         if let Some(status) = self.agent.status(&uid) {
-            self.views.set(&pod, status);
+            self.views.set(&pod, status.clone());
         }
         if metadata_changed && has_downward(&pod) {
             self.mount(uid);
@@ -397,11 +402,9 @@ impl EventLoop {
                     self.recorder.record(pod, event);
                 }
             }
-            Effect::Status { pod } => {
-                self.state.dirty.insert(pod);
-            }
+            Effect::Status { pod } => self.status_changed(pod),
             Effect::Finish { pod } => {
-                self.state.dirty.insert(pod.clone());
+                self.state.statuses.add(pod.clone(), Urgency::Now, Instant::now());
                 self.state.finishing.insert(pod);
             }
             Effect::Forget { pod } => self.forget(&pod),
@@ -413,7 +416,7 @@ impl EventLoop {
         self.database.forget(uid);
         let state = &mut self.state;
         state.written.remove(uid);
-        state.dirty.remove(uid);
+        state.statuses.remove(uid);
         state.finishing.remove(uid);
         state.renewals.remove(uid);
         state.bounded.remove(uid);
@@ -443,7 +446,7 @@ impl EventLoop {
                     return;
                 }
                 if let Some(at) = mounted.renew_at {
-                    self.state.renewals.insert(pod.clone(), at);
+                    self.state.renewals.set(pod.clone(), at);
                 }
                 self.agent.handle_mounted(now, &pod, mounted.result);
                 if self.state.mount_again.remove(&pod) {
@@ -455,23 +458,9 @@ impl EventLoop {
             Done::Resolved { key, sources } => self.agent.handle_sources(now, &key, sources),
             Done::Probed { request, outcome } => self.agent.handle_probe(now, &request.key, request.kind, outcome),
             Done::Hooked { request, outcome } => self.agent.handle_hook(now, &request.key, request.kind, outcome),
-            Done::Written { pod, status, result } => {
-                self.state.writing.remove(&pod);
-                match result {
-                    Ok(()) => {
-                        self.record(&pod, &status);
-                        self.state.written.insert(pod, *status);
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, uid = %pod, "a pod's status was not written");
-                        if self.agent.pod(&pod).is_some() {
-                            self.state.dirty.insert(pod);
-                        }
-                    }
-                }
-            }
+            Done::Written { pod, status, result } => self.status_written(pod, status, result),
             Done::Deleted { pod, result } => {
-                self.state.writing.remove(&pod);
+                self.state.statuses.end(&pod);
                 if let Err(error) = result {
                     tracing::debug!(%error, uid = %pod, "a pod's object was not removed");
                     self.state.finishing.insert(pod);
@@ -481,42 +470,57 @@ impl EventLoop {
         }
     }
 
-    /// Keeps a pod's record as it was written, so that a restart of the machine counts on from it.
-    fn record(&self, uid: &PodUid, status: &PodStatus) {
-        if let Some(pod) = self.agent.pod(uid) {
-            let mut object = (**pod).clone();
-            object.status = Some(status.clone());
-            self.database.put_pod(uid, &object);
+    fn status_changed(&mut self, uid: PodUid) {
+        let Some(status) = self.agent.status(&uid) else { return };
+        let urgency = Urgency::of(self.state.written.get(&uid).and_then(KnownStatus::status), status);
+        self.state.statuses.add(uid, urgency, Instant::now());
+    }
+
+    fn status_written(&mut self, uid: PodUid, status: Arc<PodStatus>, result: kube::Result<Option<u64>>) {
+        self.state.statuses.end(&uid);
+        let Some(pod) = self.agent.pod(&uid) else { return };
+        match result {
+            Ok(None) => {}
+            Ok(Some(revision)) => {
+                // The record is as it was written, so that a restart of the machine counts on from it.
+                self.database.put_pod(&uid, pod.clone(), Some(status.clone()));
+                self.state.written.wrote(uid, revision, status);
+            }
+            Err(error) => {
+                tracing::debug!(%error, %uid, "a pod's status was not written");
+                self.state.statuses.add(uid, Urgency::Now, Instant::now());
+            }
         }
     }
 
     fn write_statuses(&mut self) {
-        while self.state.writing.len() < MAX_WRITES {
-            let ready = |uid: &&PodUid| !self.state.writing.contains(*uid);
-            let Some(uid) = self.state.dirty.iter().find(ready).cloned() else { break };
-            self.state.dirty.remove(&uid);
+        let now = Instant::now();
+        while let Some(uid) = self.state.statuses.next(now) {
             self.write_status(uid);
         }
-        while self.state.writing.len() < MAX_WRITES {
-            let idle = |uid: &&PodUid| !self.state.writing.contains(*uid) && !self.state.dirty.contains(*uid);
-            let Some(uid) = self.state.finishing.iter().find(idle).cloned() else { break };
+        let ready = |uid: &&PodUid| self.state.statuses.has_room_for(uid) && !self.state.statuses.waits(uid);
+        let ready: Vec<PodUid> = self.state.finishing.iter().filter(ready).cloned().collect();
+        for uid in ready {
+            if !self.state.statuses.has_room_for(&uid) {
+                break;
+            }
             self.state.finishing.remove(&uid);
             if let Some(pod) = self.agent.pod(&uid).cloned() {
-                self.state.writing.insert(uid.clone());
+                self.state.statuses.begin(uid.clone());
                 self.running.spawn(self.jobs.delete(uid, pod));
             }
         }
     }
 
     fn write_status(&mut self, uid: PodUid) {
-        let (Some(pod), Some(status)) = (self.agent.pod(&uid).cloned(), self.agent.status(&uid).cloned()) else {
+        let (Some(pod), Some(status)) = (self.agent.pod(&uid), self.agent.status(&uid)) else { return };
+        self.views.set(pod, status.clone());
+        let old = self.state.written.get(&uid).cloned();
+        if old.as_ref().and_then(KnownStatus::status) == Some(status) {
             return;
-        };
-        self.views.set(&pod, &status);
-        let old = self.state.written.get(&uid).cloned().unwrap_or_default();
-        let Some(patch) = crate::patch::status_patch(&uid, &old, &status) else { return };
-        self.state.writing.insert(uid.clone());
-        self.running.spawn(self.jobs.write(uid, pod, Box::new(status), patch));
+        }
+        self.state.statuses.begin(uid.clone());
+        self.running.spawn(self.jobs.write(uid, pod.clone(), old, status.clone()));
     }
 }
 

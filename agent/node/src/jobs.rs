@@ -18,14 +18,16 @@ use coracle_agent_core::{
 };
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::Value;
 use tokio::{sync::Semaphore, time::sleep};
 
 use crate::{
+    event_loop::KnownStatus,
     log_files::{self, LogWork},
+    patch::status_patch,
     prober::Prober,
     references::Lookup,
     volumes::{Mounted, Volumes, empty_dir::used_bytes},
@@ -47,7 +49,7 @@ pub(crate) struct Jobs {
     mounts: Arc<Semaphore>,
 }
 
-/// How a job went.
+/// How a job went. A status that was written has a revision; one that nobody waits for has none.
 pub(crate) enum Done {
     Mounted { pod: PodUid, mounted: Mounted },
     SubPaths { key: ContainerKey, result: SubPathResult },
@@ -55,7 +57,7 @@ pub(crate) enum Done {
     Resolved { key: ContainerKey, sources: Sources },
     Probed { request: ProbeRequest, outcome: Outcome },
     Hooked { request: HookRequest, outcome: Outcome },
-    Written { pod: PodUid, status: Box<PodStatus>, result: kube::Result<()> },
+    Written { pod: PodUid, status: Arc<PodStatus>, result: kube::Result<Option<u64>> },
     Deleted { pod: PodUid, result: kube::Result<()> },
     Nothing,
 }
@@ -155,24 +157,27 @@ impl Jobs {
         }
     }
 
+    /// Brings a pod's status in the API from `old` to `status`.
     pub(crate) fn write(
         &self,
         uid: PodUid,
         pod: Arc<Pod>,
-        status: Box<PodStatus>,
-        patch: Value,
+        old: Option<KnownStatus>,
+        status: Arc<PodStatus>,
     ) -> impl Future<Output = Done> + Send + use<> {
-        let pods = self.pods(&pod);
+        let client = self.client.clone();
         async move {
-            let patch = Patch::Strategic(patch);
-            let result = match pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await {
+            let none = PodStatus::default();
+            let patch = status_patch(&uid, old.as_ref().and_then(KnownStatus::status).unwrap_or(&none), &status);
+            let Some(patch) = patch else { return Done::Written { pod: uid, status, result: Ok(None) } };
+            let result = match patch_status(&client, &pod, &patch).await {
                 // Gone, or another pod has the name by now: nobody waits for this status.
-                Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(()),
+                Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(None),
                 Err(error) => {
                     sleep(RETRY).await;
                     Err(error)
                 }
-                Ok(_) => Ok(()),
+                Ok(revision) => Ok(Some(revision)),
             };
             Done::Written { pod: uid, status, result }
         }
@@ -228,6 +233,24 @@ impl Jobs {
     fn pods(&self, pod: &Pod) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default())
     }
+}
+
+/// Writes a patch of a pod's status and answers the revision it got. Nothing else of the answer is read: the watch tells it.
+async fn patch_status(client: &Client, pod: &Pod, patch: &Value) -> kube::Result<u64> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        metadata: Meta,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Meta {
+        resource_version: String,
+    }
+    let path = Pod::url_path(&(), pod.metadata.namespace.as_deref());
+    let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
+    let request = kube::core::Request::new(path).patch_subresource("status", &pod.name_any(), &params, &patch);
+    let answer: Answer = client.request(request.map_err(kube::Error::BuildRequest)?).await?;
+    Ok(answer.metadata.resource_version.parse().unwrap_or(0))
 }
 
 /// Bytes below each directory of a directory.

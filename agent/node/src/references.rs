@@ -1,5 +1,6 @@
 //! ConfigMaps and Secrets that pods refer to. A namespace is watched from the first time one of its pods refers to such an
-//! object, so that lookups are local and changes are told at once. It never holds a namespace no pod asked for.
+//! object, so that lookups are local and changes are told at once. It never holds a namespace no pod asked for. ConfigMaps
+//! in use are recorded for a start with no control plane in sight; Secrets never are.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,6 +28,8 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::database::Database;
 
 /// Time a lookup waits for the first listing of a namespace before it asks for the one object.
 const FIRST_LISTING: Duration = Duration::from_secs(2);
@@ -64,6 +67,9 @@ struct Inner {
     stop: CancellationToken,
     config_maps: Mutex<HashMap<String, Store<ConfigMap>>>,
     secrets: Mutex<HashMap<String, Store<Secret>>>,
+    database: Database,
+    /// What the records have, by namespace and name.
+    recorded: Mutex<HashMap<(String, String), Arc<ConfigMap>>>,
 }
 
 impl Lookup {
@@ -72,9 +78,21 @@ impl Lookup {
         changes: mpsc::Sender<Changed>,
         tasks: TaskTracker,
         stop: CancellationToken,
+        (database, recorded): (Database, Vec<ConfigMap>),
     ) -> Self {
-        let (config_maps, secrets) = (Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { client, changes, tasks, stop, config_maps, secrets }) }
+        let key = |object: &ConfigMap| (object.namespace().unwrap_or_default(), object.name_any());
+        let recorded = recorded.into_iter().map(|object| (key(&object), Arc::new(object))).collect();
+        let (config_maps, secrets, recorded) = (Mutex::default(), Mutex::default(), Mutex::new(recorded));
+        let inner = Inner { client, changes, tasks, stop, config_maps, secrets, database, recorded };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What the records have of what a pod refers to.
+    pub(crate) fn recorded(&self, namespace: &str, wanted: &References) -> Sources {
+        let recorded = self.inner.recorded.lock();
+        let found = |name: &String| recorded.get(&(namespace.to_owned(), name.clone())).cloned();
+        let config_maps = wanted.config_maps.iter().map(|name| (name.clone(), found(name))).collect();
+        Sources { config_maps, ..Sources::default() }
     }
 
     /// Finds what a pod refers to. What does not exist is `None` in the answer.
@@ -83,11 +101,27 @@ impl Lookup {
         let config_maps = inner.all(namespace, &wanted.config_maps, &inner.config_maps, Kind::ConfigMap);
         let secrets = inner.all(namespace, &wanted.secrets, &inner.secrets, Kind::Secret);
         let (config_maps, secrets) = tokio::try_join!(config_maps, secrets)?;
+        config_maps.values().flatten().for_each(|object| inner.record(object));
         Ok(Sources { config_maps, secrets })
     }
 }
 
 impl Inner {
+    /// Records a ConfigMap that is used, when it is new or another one than before.
+    fn record(&self, object: &Arc<ConfigMap>) {
+        let key = (object.namespace().unwrap_or_default(), object.name_any());
+        let mut recorded = self.recorded.lock();
+        let known = recorded.get(&key);
+        if known.is_some_and(|known| known.metadata.resource_version == object.metadata.resource_version) {
+            return;
+        }
+        let same = known.is_some_and(|known| known.data == object.data && known.binary_data == object.binary_data);
+        recorded.insert(key, object.clone());
+        if !same {
+            self.database.put_config_map(object.clone());
+        }
+    }
+
     async fn all<K>(
         &self,
         namespace: &str,

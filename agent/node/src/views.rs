@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) pod: Arc<Pod>,
-    pub(crate) status: PodStatus,
+    pub(crate) status: Arc<PodStatus>,
 }
 
 impl View {
@@ -25,8 +25,8 @@ impl View {
 pub(crate) struct Views(Arc<RwLock<HashMap<(String, String), View>>>);
 
 impl Views {
-    pub(crate) fn set(&self, pod: &Arc<Pod>, status: &PodStatus) {
-        let view = View { pod: pod.clone(), status: status.clone() };
+    pub(crate) fn set(&self, pod: &Arc<Pod>, status: Arc<PodStatus>) {
+        let view = View { pod: pod.clone(), status };
         self.0.write().insert(key(pod), view);
     }
 

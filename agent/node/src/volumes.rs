@@ -1,7 +1,8 @@
-//! Volumes on disk: directories of pods, host paths, and files that are replaced all at once. Tokens are asked for here and
-//! again when four fifths of their life are over. What goes into a file was decided by `agent/core`.
+//! Volumes: directories of pods, host paths, and files from the API that are replaced all at once, in memory where that can
+//! be. Tokens are asked for here and again when four fifths of their life are over. What goes into a file was decided by `agent/core`.
 
 pub(crate) mod empty_dir;
+mod memory;
 mod sub_path;
 mod writer;
 
@@ -16,7 +17,7 @@ use std::{
 
 use coracle_agent_core::{
     effect::{MountFailure, MountResult, NodeFacts, SubPath, SubPathResult},
-    env::Sources,
+    env::{References, Sources},
     field::Surroundings,
     volume::{self, File, Files, HostPathKind, Plan, Token},
 };
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use self::empty_dir::Medium;
+pub(crate) use self::memory::Generated;
 use crate::references::Lookup;
 
 /// Longest life after which a token is asked for anew, as the kubelet's `maxTTL`.
@@ -47,6 +49,7 @@ pub(crate) struct Volumes {
     client: Client,
     lookup: Lookup,
     pods_dir: PathBuf,
+    generated: Generated,
     tokens: Arc<Mutex<BTreeMap<(String, Token), HeldToken>>>,
 }
 
@@ -73,24 +76,30 @@ pub(crate) struct Mounted {
 }
 
 impl Volumes {
-    pub(crate) fn new(client: Client, lookup: Lookup, pods_dir: PathBuf) -> Self {
-        Self { client, lookup, pods_dir, tokens: Arc::default() }
+    pub(crate) fn new(client: Client, lookup: Lookup, pods_dir: PathBuf, generated: Generated) -> Self {
+        Self { client, lookup, pods_dir, generated, tokens: Arc::default() }
     }
 
     /// Makes all volumes of a pod, or brings them up to date. Safe to repeat. While the control plane is away, files that are
-    /// on disk from before stay as they are.
+    /// there from before stay as they are, and new ones are made of what was recorded, without tokens.
     pub(crate) async fn mount(&self, pod: &Pod, facts: &NodeFacts, ips: &[std::net::IpAddr]) -> Mounted {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         let (mut paths, mut failures, mut renew_at) = (BTreeMap::new(), Vec::new(), None);
-        let sources = self.lookup.find(namespace, &volume::references(pod)).await;
+        let wanted = volume::references(pod);
+        let sources = self.lookup.find(namespace, &wanted).await;
         for volume in volumes {
             let made = match &sources {
                 Ok(sources) => self.one(pod, volume, sources, facts, ips).await,
                 Err(error) if is_generated(volume) => Err(Failed::Away(error.to_string())),
                 Err(_) => self.one(pod, volume, &Sources::default(), facts, ips).await,
             };
-            match made.or_else(|failed| self.kept(pod, volume, failed)) {
+            let made = match made {
+                Err(Failed::Away(why)) => self.without_control_plane(pod, volume, &wanted, (facts, ips), why).await,
+                Err(Failed::Wrong(message)) => Err(message),
+                Ok(made) => Ok(made),
+            };
+            match made {
                 Ok((path, renew)) => {
                     paths.insert(volume.name.clone(), path);
                     renew_at = [renew_at, renew].into_iter().flatten().min();
@@ -102,32 +111,60 @@ impl Volumes {
         Mounted { result, renew_at }
     }
 
-    /// What an earlier mount left, where the control plane cannot be asked for something newer.
-    fn kept(&self, pod: &Pod, volume: &Volume, failed: Failed) -> Result<(PathBuf, Option<Timestamp>), String> {
+    /// What an earlier mount left, or what the records give, where the control plane cannot be asked for something newer.
+    async fn without_control_plane(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        wanted: &References,
+        (facts, ips): (&NodeFacts, &[std::net::IpAddr]),
+        why: String,
+    ) -> Result<(PathBuf, Option<Timestamp>), String> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let dir = self.pods_dir.join(uid).join("volumes").join(&volume.name);
-        match failed {
-            Failed::Away(why) if writer::is_there(&dir) => {
-                tracing::debug!(why, dir = %dir.display(), "a volume is used as it was left");
-                Ok((dir, Some(Timestamp::now() + TRY_AGAIN)))
-            }
-            Failed::Away(message) | Failed::Wrong(message) => Err(message),
+        let dir = self.generated.volume(&self.pods_dir, uid, &volume.name);
+        let soon = Some(Timestamp::now() + TRY_AGAIN);
+        if writer::is_there(&dir) {
+            tracing::debug!(why, dir = %dir.display(), "a volume is used as it was left");
+            return Ok((dir, soon));
         }
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let around = Surroundings { pod_ips: ips, host_ips: &facts.ips, allocatable: &facts.allocatable };
+        // What was never recorded, secrets above all, is not known without the control plane: that is the reason to tell.
+        let sources = self.lookup.recorded(namespace, wanted);
+        let Ok(Plan::Files(Files { mut files, .. })) = volume::plan(pod, volume, &sources, &around) else {
+            return Err(why);
+        };
+        let group = fs_group(pod);
+        if group.is_some() {
+            files.values_mut().for_each(|file| file.mode |= GROUP_READ);
+        }
+        tracing::info!(why, dir = %dir.display(), "a volume is made of the agent's records, without tokens");
+        blocking(move || writer::replace(&dir, &files, group).map(|()| dir)).await.map(|dir| (dir, soon))
     }
 
-    /// Removes a pod's directory. Host paths are not in it.
+    /// Removes a pod's directories. Host paths are not in them.
     pub(crate) async fn unmount(&self, uid: &str) {
         self.tokens.lock().retain(|(owner, _), _| owner != uid);
-        let dir = self.pods_dir.join(uid);
-        let removed = tokio::task::spawn_blocking(move || remove(&dir).map_err(|error| (dir, error)));
-        if let Ok(Err((dir, error))) = removed.await {
-            tracing::warn!(%error, dir = %dir.display(), "a pod's directory cannot be removed");
+        let (this, uid) = (self.clone(), uid.to_owned());
+        let removed = tokio::task::spawn_blocking(move || this.remove(&uid).map_err(|error| (uid, error)));
+        if let Ok(Err((uid, error))) = removed.await {
+            tracing::warn!(%error, uid, "a pod's directory cannot be removed");
         }
     }
 
     /// Removes directories of these pods: left by an agent that was killed.
     pub(crate) fn sweep(&self, gone: &HashSet<String>) -> io::Result<()> {
-        gone.iter().try_for_each(|uid| remove(&self.pods_dir.join(uid)))
+        gone.iter().try_for_each(|uid| self.remove(uid))
+    }
+
+    /// Removes a pod's directories, with what is mounted in them.
+    fn remove(&self, uid: &str) -> io::Result<()> {
+        if let Some(dir) = self.generated.pod(uid) {
+            remove_all(&dir)?;
+        }
+        let dir = self.pods_dir.join(uid);
+        empty_dir::unmount_all(&dir.join("volumes"))?;
+        remove_all(&dir)
     }
 
     /// Finds or makes parts of volumes.
@@ -189,6 +226,7 @@ impl Volumes {
                 files
             }
         };
+        let dir = self.generated.volume(&self.pods_dir, uid, &volume.name);
         let replaced = blocking(move || writer::replace(&dir, &files, group).map(|()| dir));
         let dir = replaced.await.map_err(Failed::Wrong)?;
         Ok((dir, renew_at))
@@ -256,9 +294,7 @@ fn fs_group(pod: &Pod) -> Option<u32> {
     context.fs_group.and_then(|group| u32::try_from(group).ok())
 }
 
-/// Removes a pod's directory, with what is mounted in it.
-fn remove(dir: &Path) -> io::Result<()> {
-    empty_dir::unmount_all(&dir.join("volumes"))?;
+fn remove_all(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,

@@ -455,10 +455,10 @@ impl SimNode {
         for uid in idle(&process.dirty, &process.writing) {
             process.dirty.remove(&uid);
             let (Some(pod), Some(status)) = (process.agent.pod(&uid), process.agent.status(&uid)) else { continue };
-            if process.written.get(&uid) == Some(status) {
+            if process.written.get(&uid) == Some(&**status) {
                 continue;
             }
-            let status = Box::new(status.clone());
+            let status = Box::new((**status).clone());
             let request = Ask::Status(PodName::of(pod), status.clone());
             process.writing.insert(uid.clone());
             process.calls.send(request, Purpose::Status(uid, status));

@@ -1,6 +1,8 @@
 //! A pod's status, as the kubelet reports it: phase, conditions, one entry per container. Built from the machine's state
 //! alone; conditions keep their transition times while their status stays.
 
+use std::sync::Arc;
+
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
@@ -26,8 +28,8 @@ impl PodMachine {
     /// Builds the status anew and tells the shell when it has changed.
     pub(super) fn refresh_status(&mut self, now: Now, around: Surround<'_>) {
         let status = self.build_status(now, around);
-        if status != self.status {
-            self.status = status;
+        if status != *self.status {
+            self.status = Arc::new(status);
             self.effects.push(Effect::Status { pod: self.uid.clone() });
         }
     }

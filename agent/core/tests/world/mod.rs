@@ -118,7 +118,7 @@ impl World {
             }
             Effect::Event(event) => self.events.push(format!("{} {}", event.reason, event.message)),
             Effect::Status { pod } => {
-                let Some(status) = self.agent.status(&pod).cloned() else { return };
+                let Some(status) = self.agent.status(&pod).map(|status| (**status).clone()) else { return };
                 let phase = status.phase.clone().unwrap_or_default();
                 if let Some(old) = self.phases.insert(pod, phase.clone()) {
                     let final_phase = old == "Succeeded" || old == "Failed";

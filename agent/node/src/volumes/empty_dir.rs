@@ -77,7 +77,8 @@ pub(crate) fn used_bytes(path: &Path) -> u64 {
     total
 }
 
-fn is_mounted(path: &Path) -> io::Result<bool> {
+/// Whether another file system begins here.
+pub(super) fn is_mounted(path: &Path) -> io::Result<bool> {
     let Some(parent) = path.parent() else { return Ok(false) };
     Ok(fs::symlink_metadata(path)?.dev() != fs::metadata(parent)?.dev())
 }
