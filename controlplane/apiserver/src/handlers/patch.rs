@@ -12,7 +12,8 @@ use crate::registry::Stored;
 use crate::render;
 use crate::writes::{self, Part};
 
-const MEDIA_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
+const MEDIA_TYPES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
 
 /// How a patch is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +37,9 @@ impl Dialect {
 
 /// Patches the object of the path.
 pub(crate) async fn patch(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let options = WriteOptions::parse(call.query, Write::Patch)?;
+    // The form is looked at before the options: those of another form are none of this one's.
     let patch = Patch::read(call.headers, body)?;
+    let options = WriteOptions::parse(call.query, Write::Patch)?;
     let written = writes::update(call, part, &options, |old| {
         let patched = patch.apply(call.kind(), &old.bytes()?)?;
         let mut new = decode(call, &patched, &options)?;
