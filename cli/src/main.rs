@@ -60,6 +60,9 @@ enum Command {
     Rollout(rollout::Rollout),
     Image(image::Image),
     Check(check::Check),
+    /// Makes and removes the network of a pod: container runtimes run this program as a CNI plugin
+    #[command(hide = true)]
+    Cni,
     ApiResources(version::ApiResources),
     Version(version::Version),
     /// Writes a shell's completions to the standard output
@@ -70,6 +73,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A container runtime runs this program as its network plugin, without arguments.
+    if coracle_node::is_cni_plugin() && std::env::args_os().len() == 1 {
+        return coracle_node::run_cni_plugin();
+    }
     let line = match Line::try_parse() {
         Ok(line) => line,
         Err(error) => {
@@ -84,6 +91,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
+    if matches!(line.command, Command::Cni) {
+        return coracle_node::run_cni_plugin();
+    }
     match run(line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -155,7 +165,9 @@ async fn client(command: Command, options: &Options) -> anyhow::Result<()> {
             version.run(options).await
         }
         Command::Image(image) => image.run(options).await,
-        Command::Check(_) | Command::Completion { .. } | Command::Server(_) => unreachable!("they need no client"),
+        Command::Check(_) | Command::Cni | Command::Completion { .. } | Command::Server(_) => {
+            unreachable!("they need no client")
+        }
     }
 }
 

@@ -59,6 +59,10 @@ pub(crate) struct Run {
           value_parser = clap::value_parser!(u32).range(1..=30_000))]
     max_pods: u32,
 
+    /// Where the container runtime listens; without one the node runs Wasm pods only
+    #[arg(long, value_name = "SOCKET", default_value = coracle_node::DEFAULT_CRI_ENDPOINT)]
+    cri_endpoint: PathBuf,
+
     /// Address the API listens on
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
     bind: IpAddr,
@@ -109,7 +113,7 @@ impl Run {
                 true => None,
                 false => {
                     let name = self.node_name.as_deref();
-                    Some(LocalNode::start(&server, &config, name, &self.labels, self.max_pods, &stop).await?)
+                    Some(LocalNode::start(&server, &config, name, &self, &stop).await?)
                 }
             };
             if let Some(node) = &node {

@@ -50,7 +50,8 @@ pub(crate) async fn find(shared: &Arc<Shared>) -> Result<Vec<Found>, Status> {
     Ok(found)
 }
 
-async fn sandboxes(shared: &Shared) -> Result<BTreeMap<PodUid, Vec<PodSandbox>>, Status> {
+/// Our sandboxes, by pod.
+pub(crate) async fn sandboxes(shared: &Shared) -> Result<BTreeMap<PodUid, Vec<PodSandbox>>, Status> {
     let filter = PodSandboxFilter { label_selector: labels::of_node(&shared.node), ..PodSandboxFilter::default() };
     let request = call(ListPodSandboxRequest { filter: Some(filter) });
     let list = shared.connection.runtime().list_pod_sandbox(request).await?.into_inner().items;

@@ -1,7 +1,7 @@
 //! One run of one container, as a task: made, started, watched to its end. Only its own task reports about it, so its reports
 //! are in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use coracle_agent_core::workload::{ContainerKey, ContainerSpec, Exit, ExitReason, Report, StartStage};
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use crate::{
         PodSandboxConfig, RemoveContainerRequest, StartContainerRequest, StopContainerRequest,
     },
     events::Running,
-    exit,
+    exit, hosts,
     spec::grace_seconds,
 };
 
@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     /// Scheme of container ids: `containerd`, `cri-o`.
     pub(crate) scheme: String,
     pub(crate) machine_memory_bytes: i64,
+    pub(crate) pods_dir: PathBuf,
 }
 
 impl Shared {
@@ -114,7 +115,16 @@ impl Run {
 
     /// Makes it, starts it, and stays with it to its end.
     pub(crate) async fn start(self, sandbox_id: String, sandbox: Arc<PodSandboxConfig>, spec: ContainerSpec) {
-        let config = crate::spec::container(&spec, &sandbox, self.shared.machine_memory_bytes);
+        let image = match spec.security.must_not_be_root {
+            true => crate::image::find(&self.shared.connection, &spec.image_id).await.unwrap_or_default(),
+            false => None,
+        };
+        if let Some(why) = crate::user::refused(&spec, &sandbox, image.as_ref()) {
+            return self.failed(StartStage::Configure, why).await;
+        }
+        let hosts = hosts::file(&self.shared.pods_dir, &spec.key.pod);
+        let hosts = hosts.is_file().then_some(hosts.as_path());
+        let config = crate::spec::container(&spec, &sandbox, self.shared.machine_memory_bytes, hosts);
         if let Err(error) = crate::workload::prepare_files(&spec) {
             return self.failed(StartStage::Create, format!("failed to prepare its files: {error}")).await;
         }

@@ -108,7 +108,7 @@ fn failure(status: &Status) -> Failure {
 }
 
 /// An image on the node, by any of its names.
-async fn find(connection: &Connection, name: &str) -> Result<Option<Image>, Status> {
+pub(crate) async fn find(connection: &Connection, name: &str) -> Result<Option<Image>, Status> {
     let image = Some(ImageSpec { image: name.to_owned(), ..ImageSpec::default() });
     let request = call(ImageStatusRequest { image, verbose: false });
     Ok(connection.images().image_status(request).await?.into_inner().image)

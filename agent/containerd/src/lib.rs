@@ -11,11 +11,15 @@ mod container;
 mod cri;
 mod events;
 mod exit;
+mod hosts;
 mod image;
 mod labels;
+mod network;
 mod sandbox;
 mod spec;
+mod user;
 mod workload;
 
 pub use connection::ConnectError;
+pub use network::RuntimeNetwork;
 pub use workload::{ContainerdConfig, ContainerdWorkload};

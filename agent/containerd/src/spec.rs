@@ -3,16 +3,18 @@
 
 use std::{collections::HashMap, path::Path, time::Duration};
 
-use coracle_agent_core::workload::{Access, ContainerSpec, HostNetwork, ResourceLimits, SandboxSpec, SecuritySpec};
+use coracle_agent_core::workload::{
+    Access, ContainerSpec, HostNetwork, Processes, Profile, Propagation, ResourceLimits, SandboxSpec, SecuritySpec,
+};
 
 use crate::{
     cri::v1::{
         Capability, ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, Int64Value, KeyValue,
         LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
-        LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption, PodSandbox, PodSandboxConfig,
-        PodSandboxMetadata, SecurityProfile, Signal, security_profile::ProfileType,
+        LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOption, PodSandbox,
+        PodSandboxConfig, PodSandboxMetadata, SecurityProfile, Signal, security_profile::ProfileType,
     },
-    labels,
+    hosts, labels,
 };
 
 /// The kubelet's `MinShares`, `SharesPerCPU` and quota period, in the units of cgroup v1, which CRI speaks.
@@ -57,7 +59,10 @@ pub(crate) fn sandbox(spec: &SandboxSpec, node: &str) -> PodSandboxConfig {
         }),
         labels: all,
         annotations,
-        linux: Some(linux(namespaces(spec.host_network))),
+        linux: Some(LinuxPodSandboxConfig {
+            sysctls: spec.sysctls.clone().into_iter().collect(),
+            ..linux(namespaces(spec), spec.has_privileged)
+        }),
         ..PodSandboxConfig::default()
     }
 }
@@ -71,15 +76,16 @@ pub(crate) fn sandbox_again(found: &PodSandbox, namespaces: NamespaceOption) -> 
         log_directory: kept(labels::LOG_DIRECTORY),
         labels: found.labels.clone(),
         annotations: found.annotations.clone(),
-        linux: Some(linux(namespaces)),
+        linux: Some(linux(namespaces, false)),
         ..PodSandboxConfig::default()
     }
 }
 
-fn linux(namespaces: NamespaceOption) -> LinuxPodSandboxConfig {
+fn linux(namespaces: NamespaceOption, privileged: bool) -> LinuxPodSandboxConfig {
     LinuxPodSandboxConfig {
         security_context: Some(LinuxSandboxSecurityContext {
             namespace_options: Some(namespaces),
+            privileged,
             seccomp: Some(profile(ProfileType::RuntimeDefault)),
             ..LinuxSandboxSecurityContext::default()
         }),
@@ -87,18 +93,16 @@ fn linux(namespaces: NamespaceOption) -> LinuxPodSandboxConfig {
     }
 }
 
-/// A container as CRI describes it. `machine_memory_bytes` is what the kernel weighs requests against.
+/// A container as CRI describes it. `machine_memory_bytes` is what the kernel weighs requests against; `hosts` is the pod's file
+/// of names.
 pub(crate) fn container(
     spec: &ContainerSpec,
     sandbox: &PodSandboxConfig,
     machine_memory_bytes: i64,
+    hosts: Option<&Path>,
 ) -> ContainerConfig {
     let metadata = ContainerMetadata { name: spec.key.name.to_string(), attempt: spec.key.attempt };
     let log_path = spec.log_path.strip_prefix(&sandbox.log_directory).unwrap_or(&spec.log_path);
-    let host_network = match namespaces_of(sandbox).network() {
-        NamespaceMode::Node => HostNetwork::Yes,
-        _ => HostNetwork::No,
-    };
     ContainerConfig {
         metadata: Some(metadata),
         image: Some(ImageSpec {
@@ -110,7 +114,7 @@ pub(crate) fn container(
         args: spec.args.clone(),
         working_dir: spec.working_dir.clone().unwrap_or_default(),
         envs: spec.env.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone().into() }).collect(),
-        mounts: mounts(spec),
+        mounts: mounts(spec, hosts),
         labels: container_labels(spec, sandbox),
         annotations: container_annotations(spec),
         log_path: text(log_path),
@@ -119,7 +123,7 @@ pub(crate) fn container(
         tty: spec.stdio.tty,
         linux: Some(LinuxContainerConfig {
             resources: Some(resources(&spec.resources, machine_memory_bytes)),
-            security_context: Some(security(&spec.security, host_network)),
+            security_context: Some(security(&spec.security, namespaces_of(sandbox))),
         }),
         stop_signal: spec.stop_signal.as_deref().and_then(Signal::from_str_name).unwrap_or_default().into(),
         ..ContainerConfig::default()
@@ -131,12 +135,17 @@ pub(crate) fn grace_seconds(grace: Duration) -> i64 {
     i64::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
-fn namespaces(host_network: HostNetwork) -> NamespaceOption {
-    let network = if host_network == HostNetwork::Yes { NamespaceMode::Node } else { NamespaceMode::Pod };
+fn namespaces(spec: &SandboxSpec) -> NamespaceOption {
+    let mode = |host: bool| if host { NamespaceMode::Node } else { NamespaceMode::Pod };
+    let processes = match spec.namespaces.processes {
+        Processes::Container => NamespaceMode::Container,
+        Processes::Pod => NamespaceMode::Pod,
+        Processes::Node => NamespaceMode::Node,
+    };
     NamespaceOption {
-        network: network.into(),
-        pid: NamespaceMode::Container.into(),
-        ipc: NamespaceMode::Pod.into(),
+        network: mode(spec.host_network == HostNetwork::Yes).into(),
+        pid: processes.into(),
+        ipc: mode(spec.namespaces.host_ipc).into(),
         ..NamespaceOption::default()
     }
 }
@@ -146,7 +155,7 @@ fn namespaces_of(sandbox: &PodSandboxConfig) -> NamespaceOption {
     context.and_then(|context| context.namespace_options.clone()).unwrap_or_default()
 }
 
-fn mounts(spec: &ContainerSpec) -> Vec<Mount> {
+fn mounts(spec: &ContainerSpec, hosts: Option<&Path>) -> Vec<Mount> {
     let mut all: Vec<Mount> = spec
         .mounts
         .iter()
@@ -154,12 +163,24 @@ fn mounts(spec: &ContainerSpec) -> Vec<Mount> {
             container_path: mount.container_path.clone(),
             host_path: text(&mount.host_path),
             readonly: mount.access == Access::ReadOnly,
+            recursive_read_only: mount.recursive_read_only,
+            propagation: match mount.propagation {
+                Propagation::None => MountPropagation::PropagationPrivate,
+                Propagation::HostToContainer => MountPropagation::PropagationHostToContainer,
+                Propagation::Bidirectional => MountPropagation::PropagationBidirectional,
+            }
+            .into(),
             ..Mount::default()
         })
         .collect();
     let message = &spec.termination_message;
     if let Some(host_path) = message.host_path.as_deref().filter(|_| !message.path.is_empty()) {
         let (container_path, host_path) = (message.path.clone(), text(host_path));
+        all.push(Mount { container_path, host_path, ..Mount::default() });
+    }
+    // A pod that mounts its own file there keeps it.
+    if let Some(hosts) = hosts.filter(|_| !all.iter().any(|mount| mount.container_path == hosts::PATH)) {
+        let (container_path, host_path) = (hosts::PATH.to_owned(), text(hosts));
         all.push(Mount { container_path, host_path, ..Mount::default() });
     }
     all
@@ -225,7 +246,9 @@ fn oom_score(limits: &ResourceLimits, machine_memory_bytes: i64) -> i64 {
     score.clamp(1000 + GUARANTEED_OOM_SCORE, BEST_EFFORT_OOM_SCORE - 1)
 }
 
-fn security(spec: &SecuritySpec, host_network: HostNetwork) -> LinuxContainerSecurityContext {
+fn security(spec: &SecuritySpec, namespaces: NamespaceOption) -> LinuxContainerSecurityContext {
+    let open_proc = spec.privileged || spec.unmasked_proc;
+    let paths = |all: &[&str]| all.iter().filter(|_| !open_proc).map(|path| (*path).to_owned()).collect();
     let number = |value: Option<i64>| value.map(|value| Int64Value { value });
     LinuxContainerSecurityContext {
         capabilities: Some(Capability {
@@ -234,22 +257,34 @@ fn security(spec: &SecuritySpec, host_network: HostNetwork) -> LinuxContainerSec
             ..Capability::default()
         }),
         privileged: spec.privileged,
-        namespace_options: Some(namespaces(host_network)),
+        namespace_options: Some(namespaces),
         run_as_user: number(spec.user),
         run_as_group: number(spec.group),
         readonly_rootfs: spec.read_only_root,
         supplemental_groups: spec.supplemental_groups.clone(),
         no_new_privs: spec.no_new_privileges,
-        masked_paths: if spec.privileged { Vec::new() } else { MASKED_PATHS.map(str::to_owned).to_vec() },
-        readonly_paths: if spec.privileged { Vec::new() } else { READ_ONLY_PATHS.map(str::to_owned).to_vec() },
+        masked_paths: paths(&MASKED_PATHS),
+        readonly_paths: paths(&READ_ONLY_PATHS),
         // Unless the pod names a profile, as Kubernetes has it (`SeccompDefault` of the kubelet is off).
-        seccomp: Some(profile(ProfileType::Unconfined)),
+        seccomp: Some(spec.seccomp.as_ref().map_or_else(|| profile(ProfileType::Unconfined), named_profile)),
+        apparmor: spec.app_armor.as_ref().map(named_profile),
         ..LinuxContainerSecurityContext::default()
     }
 }
 
 fn profile(kind: ProfileType) -> SecurityProfile {
     SecurityProfile { profile_type: kind.into(), localhost_ref: String::new() }
+}
+
+/// A localhost profile of seccomp is a file below the folder that the kubelet has for it.
+fn named_profile(named: &Profile) -> SecurityProfile {
+    match named {
+        Profile::RuntimeDefault => profile(ProfileType::RuntimeDefault),
+        Profile::Unconfined => profile(ProfileType::Unconfined),
+        Profile::Localhost(name) => {
+            SecurityProfile { profile_type: ProfileType::Localhost.into(), localhost_ref: name.clone() }
+        }
+    }
 }
 
 /// `procMount: Default` (`pkg/securitycontext`).

@@ -23,9 +23,11 @@ use crate::{
     adopt,
     connection::{CALL_TIMEOUT, ConnectError, Connection, call, timed, words},
     container::{self, Handle, Run, Shared},
-    cri::v1::{ContainerStatsFilter, ExecSyncRequest, ListContainerStatsRequest, PodSandboxConfig},
+    cri::v1::{ContainerStatsFilter, ExecSyncRequest, ListContainerStatsRequest, PodSandboxConfig, StatusRequest},
     events::{self, Running},
-    image, labels, sandbox, spec,
+    hosts, image, labels,
+    network::{self, RuntimeNetwork},
+    sandbox, spec,
 };
 
 /// How the runtime is reached.
@@ -37,6 +39,8 @@ pub struct ContainerdConfig {
     pub node: String,
     /// Memory of the machine, which the kernel's choice of victims is weighed against.
     pub machine_memory_bytes: i64,
+    /// Directory with one directory per pod, where files are kept that are shown in its containers.
+    pub pods_dir: PathBuf,
 }
 
 /// A container runtime of the node that speaks CRI.
@@ -80,11 +84,41 @@ impl ContainerdWorkload {
             node: config.node,
             scheme: version.runtime_name,
             machine_memory_bytes: config.machine_memory_bytes,
+            pods_dir: config.pods_dir,
         });
         let (tasks, runtime) = (TaskTracker::new(), runtime::Handle::current());
         let follow = events::follow(shared.connection.clone(), shared.node.clone(), shared.running.clone(), stop);
         tasks.spawn(follow);
         Ok(Self { shared, info, pods: Arc::default(), tasks, runtime })
+    }
+
+    /// Where the runtime looks for network plugins, by its own word, and whether it has found one.
+    ///
+    /// # Errors
+    /// The runtime cannot be asked.
+    pub async fn network(&self) -> Result<RuntimeNetwork, WorkloadError> {
+        let request = call(StatusRequest { verbose: true });
+        let answer = self.shared.connection.runtime().status(request).await.map_err(runtime_error)?;
+        Ok(network::of(&answer.into_inner()))
+    }
+
+    /// Whether the runtime has an image of this name; the words of a runtime that cannot say are left to the pull.
+    pub async fn has_image(&self, name: &str) -> bool {
+        image::find(&self.shared.connection, name).await.is_ok_and(|image| image.is_some())
+    }
+
+    /// Removes every sandbox that this node made and that is not in use by this life of the agent.
+    ///
+    /// # Errors
+    /// The runtime cannot be asked.
+    pub async fn remove_strangers(&self) -> Result<(), WorkloadError> {
+        let found = adopt::sandboxes(&self.shared).await.map_err(runtime_error)?;
+        for sandbox in found.into_values().flatten() {
+            if !self.pods.lock().values().any(|pod| pod.sandbox_id == sandbox.id) {
+                sandbox::remove(&self.shared.connection, &sandbox.id).await;
+            }
+        }
+        Ok(())
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
@@ -98,17 +132,21 @@ impl ContainerdWorkload {
             let pod = spec.pod.clone();
             let made = match fs::create_dir_all(&spec.log_dir) {
                 Err(error) => Err(Status::internal(format!("failed to make {}: {error}", spec.log_dir.display()))),
-                Ok(()) => sandbox::run(&shared.connection, config.clone(), spec.handler).await,
+                Ok(()) => sandbox::run(&shared.connection, config.clone(), spec.handler.clone()).await,
             };
             match made {
                 Ok((sandbox_id, ips)) => {
                     let entry = Pod { sandbox_id, config: Arc::new(config), containers: HashMap::new() };
                     pods.lock().insert(pod.clone(), entry);
-                    let ips = if ips.is_empty() { spec.ips } else { ips };
+                    let ips = if ips.is_empty() { spec.ips.clone() } else { ips };
+                    let file = hosts::file(&shared.pods_dir, &pod);
+                    if let Err(error) = hosts::write(&file, &spec, &ips) {
+                        tracing::warn!(%error, file = %file.display(), "a pod has no file of names");
+                    }
                     shared.report(Report::SandboxReady { pod, ips }).await;
                 }
                 Err(status) => {
-                    let message = format!("Failed to create pod sandbox: {}", words(&status));
+                    let message = words(&status);
                     shared.report(Report::SandboxFailed { pod, message }).await;
                 }
             }

@@ -9,6 +9,7 @@ mod launch;
 mod probes;
 mod restore;
 mod status;
+mod surroundings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -94,6 +95,8 @@ pub(crate) struct PodMachine {
     /// Init containers first, then the others, each in the order of the spec.
     slots: Vec<Slot>,
     volumes: BTreeMap<String, PathBuf>,
+    /// The pod was found again with its sandbox, and where its volumes are is not known yet.
+    remounting: bool,
     start_time: Timestamp,
     ending: Option<Ending>,
     fate: Option<Fate>,
@@ -103,8 +106,7 @@ pub(crate) struct PodMachine {
     finished: bool,
     /// The init containers of the present sandbox are through.
     initialized: bool,
-    /// As last told; shared with those who were told.
-    status: Arc<PodStatus>,
+    status: PodStatus,
     timers: BTreeMap<Timer, Duration>,
     hook_tickets: Vec<HookTicket>,
     next_ticket: u64,
@@ -115,8 +117,7 @@ impl PodMachine {
     /// A machine for a pod that is new on this node, or found again.
     pub(crate) fn new(now: Now, pod: Arc<Pod>, ips: Vec<IpAddr>, adopted: Option<&AdoptedPod>) -> Self {
         let uid = PodUid::new(pod.metadata.uid.clone().unwrap_or_default());
-        let none = PodSpec::default();
-        let spec = pod.spec.as_ref().unwrap_or(&none);
+        let spec = pod.spec.clone().unwrap_or_default();
         let init = spec.init_containers.iter().flatten().enumerate().map(|(index, container)| {
             Slot::new(if is_sidecar(container) { Role::Sidecar } else { Role::Init }, index, container)
         });
@@ -132,6 +133,7 @@ impl PodMachine {
             setup: BackOff::SETUP,
             slots,
             volumes: BTreeMap::new(),
+            remounting: false,
             start_time,
             ending: None,
             fate: None,
@@ -139,7 +141,7 @@ impl PodMachine {
             gone: false,
             finished: false,
             initialized: false,
-            status: Arc::new(pod.status.clone().unwrap_or_default()),
+            status: pod.status.clone().unwrap_or_default(),
             timers: BTreeMap::new(),
             hook_tickets: Vec::new(),
             next_ticket: 0,
@@ -164,7 +166,7 @@ impl PodMachine {
         &self.pod
     }
 
-    pub(crate) fn status(&self) -> &Arc<PodStatus> {
+    pub(crate) fn status(&self) -> &PodStatus {
         &self.status
     }
 
@@ -215,12 +217,16 @@ impl PodMachine {
     }
 
     pub(crate) fn handle_mounted(&mut self, now: Now, result: MountResult, around: Surround<'_>) {
-        if self.stage == Stage::Mounting {
+        let mounting = self.stage == Stage::Mounting;
+        if mounting || self.remounting {
             match result {
                 Ok(volumes) => {
                     self.volumes = volumes;
                     self.setup.reset();
-                    self.create_sandbox(around);
+                    self.remounting = false;
+                    if mounting {
+                        self.create_sandbox(around);
+                    }
                 }
                 Err(failures) => {
                     for failure in failures {
@@ -228,7 +234,9 @@ impl PodMachine {
                             format!("MountVolume.SetUp failed for volume {:?} : {}", failure.volume, failure.message);
                         self.event(None, EventKind::Warning, "FailedMount", message);
                     }
-                    self.stage = Stage::MountFailed;
+                    if mounting {
+                        self.stage = Stage::MountFailed;
+                    }
                     self.retry_setup(now);
                 }
             }
@@ -335,6 +343,7 @@ impl PodMachine {
             Timer::Setup => match self.stage {
                 Stage::MountFailed => self.mount(),
                 Stage::SandboxFailed => self.create_sandbox(around),
+                Stage::Up if self.remounting => self.effects.push(Effect::Mount { pod: self.uid.clone() }),
                 _ => {}
             },
             Timer::Retry(index) => {

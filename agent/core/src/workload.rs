@@ -351,6 +351,8 @@ pub struct Transfer {
 /// How far a start came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StartStage {
+    /// What is declared cannot be made of this image or on this node: `CreateContainerConfigError`.
+    Configure,
     /// Making it failed: `CreateContainerError`.
     Create,
     /// It was made and would not run: `RunContainerError`, exit code 128, reason `StartError`.

@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod addresses;
+mod cni;
 mod conditions;
 mod database;
 mod error;
@@ -20,6 +21,7 @@ mod patch;
 mod prober;
 mod references;
 mod register;
+mod runtimes;
 mod socket;
 mod views;
 mod volumes;
@@ -30,12 +32,14 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
+use coracle_agent_containerd::ContainerdConfig;
 use coracle_agent_core::{Agent, NodeFacts, Workload};
 use coracle_agent_wasm::{WasmConfig, WasmWorkload};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{
     Api, Client,
     runtime::{WatchStreamExt, watcher},
@@ -48,6 +52,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use cni::{is_plugin as is_cni_plugin, run_plugin as run_cni_plugin};
 pub use error::NodeError;
 pub use handler::{Handler, NodeBody};
 pub use machine::raise_file_limit;
@@ -63,8 +68,9 @@ use crate::{
     network::Claimed,
     references::Lookup,
     register::{Known, Registrar, Told, node_object},
+    runtimes::{Connecting, Runtimes},
     views::Views,
-    volumes::{Generated, Volumes},
+    volumes::Volumes,
 };
 
 /// Reports of runtimes on their way; a full channel holds the runtime back, never the loop.
@@ -74,6 +80,12 @@ const CHANGES: usize = 1024;
 
 /// Most pods of a node where nothing else is said: pods here are small, so more than the kubelet's 110.
 pub const DEFAULT_MAX_PODS: u32 = 1100;
+
+/// Where containerd listens where nothing else is said.
+pub const DEFAULT_CRI_ENDPOINT: &str = "/run/containerd/containerd.sock";
+
+/// How long pods that run in the container runtime wait for it when the agent starts and it does not answer.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How an agent is made.
 pub struct NodeConfig {
@@ -96,6 +108,8 @@ pub struct NodeConfig {
     pub dns_server: Option<IpAddr>,
     /// `cluster.local`.
     pub cluster_domain: String,
+    /// Where the container runtime listens. A machine without one runs Wasm pods only.
+    pub cri_endpoint: PathBuf,
     /// The Wasm runtime's settings; `None` is its defaults under the data directory.
     pub wasm: Option<WasmConfig>,
 }
@@ -113,6 +127,7 @@ impl NodeConfig {
             max_pods: DEFAULT_MAX_PODS,
             dns_server: None,
             cluster_domain: "cluster.local".to_owned(),
+            cri_endpoint: DEFAULT_CRI_ENDPOINT.into(),
             wasm: None,
         }
     }
@@ -128,7 +143,6 @@ pub struct Node {
     ready: watch::Receiver<bool>,
     runtime: Arc<dyn Workload>,
     data_dir: PathBuf,
-    generated: Generated,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -143,29 +157,43 @@ impl Node {
         let listener = socket::listen(&socket).map_err(directory(&socket))?;
         let (database, recorded) = Database::open(&data_dir.join("agent.db"))?;
         let (reports, received) = mpsc::channel(REPORTS);
-        let machine = Machine::read(&data_dir, config.address);
-        let memory = data_dir.join("memory");
-        let generated = Generated::open(&memory, machine.memory_bytes).map_err(directory(&memory))?;
         let wasm = config.wasm.take().unwrap_or_else(|| WasmConfig::new(data_dir.join("wasm")));
-        let wasm = Arc::new(WasmWorkload::new(wasm, reports)?);
-        let runtime: Arc<dyn Workload> = wasm.clone();
-        let adopted = runtime.adopt().await?;
-
-        let leftovers = leftovers(&pods_dir, &generated, &recorded.pods).map_err(directory(&pods_dir))?;
+        let wasm = Arc::new(WasmWorkload::new(wasm, reports.clone())?);
+        let (tasks, client) = (TaskTracker::new(), config.client.clone());
+        let leftovers = leftovers(&pods_dir, &recorded.pods).map_err(directory(&pods_dir))?;
         let claimed = restored_range(recorded.range).await;
         let range = claimed.as_ref().map(|claimed| (claimed.pod_cidr, claimed.network));
+        let machine = Machine::read(&data_dir, config.address);
+        let (known, told_known) = watch::channel(Known { node: None, network: range });
+        let cni_socket = data_dir.join("cni.sock");
+        let cni_listener = cni::listen(&cni_socket).map_err(directory(&cni_socket))?;
+        let connecting = Connecting {
+            config: ContainerdConfig {
+                socket: config.cri_endpoint.clone(),
+                node: runtimes::identity(&data_dir, &config.name).map_err(directory(&data_dir))?,
+                machine_memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
+                pods_dir: pods_dir.clone(),
+            },
+            cni_socket,
+            known: told_known.clone(),
+            patience: if runtimes::ran(&recorded.pods) { RUNTIME_PATIENCE } else { Duration::ZERO },
+            reports,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
+        let runtimes = Runtimes::open(wasm.clone(), connecting).await;
+        let adopted = runtimes.adopt().await?;
+        let leases: Arc<dyn cni::Leases> = Arc::new(runtimes.clone());
+        tasks.spawn(cni::serve(cni_listener, leases, told_known.clone(), tasks.clone(), stop.clone()));
+        let runtime: Arc<dyn Workload> = Arc::new(runtimes);
         let node = node_object(&config, &machine, &*runtime);
         let facts = facts(&config, &node, &machine, log_dir.clone(), pods_dir.clone());
-        let (tasks, client) = (TaskTracker::new(), config.client.clone());
         let (changes, changed) = mpsc::channel(CHANGES);
         let (images_changed, images) = mpsc::channel(1);
-        let config_maps = in_use(recorded.config_maps, &recorded.pods, &database);
-        let records = (database.clone(), config_maps);
-        let lookup = Lookup::new(client.clone(), changes, tasks.clone(), stop.clone(), records);
-        let volumes = Volumes::new(client.clone(), lookup.clone(), pods_dir, generated.clone());
+        let lookup = Lookup::new(client.clone(), changes, tasks.clone(), stop.clone());
+        let volumes = Volumes::new(client.clone(), lookup.clone(), pods_dir);
         let (recorder, recording) = events::recorder(client.clone(), config.name.clone(), stop.clone());
         let (ready, is_ready) = watch::channel(false);
-        let (known, told_known) = watch::channel(Known { node: None, network: range });
         let told = Told { ready, known };
         let registrar = Registrar::new(&config, node.clone(), runtime.clone(), claimed, told);
         let views = Views::default();
@@ -174,6 +202,7 @@ impl Node {
             log_dir: log_dir.clone(),
             staging,
             wasm,
+            runtime: runtime.clone(),
             node: handler::NodeStats::new(&config.name, &data_dir),
             images_changed,
             tasks: tasks.clone(),
@@ -205,19 +234,7 @@ impl Node {
         let handler = Handler::new(inner);
         let recording = Box::pin(recording);
         let ready = is_ready;
-        Ok(Self {
-            event_loop,
-            registrar,
-            handler,
-            listener,
-            recording,
-            ready,
-            runtime,
-            data_dir,
-            generated,
-            tasks,
-            stop,
-        })
+        Ok(Self { event_loop, registrar, handler, listener, recording, ready, runtime, data_dir, tasks, stop })
     }
 
     /// The node's API: logs, pods, images.
@@ -233,7 +250,6 @@ impl Node {
     /// Runs the agent until it is told to stop.
     pub async fn run(self) {
         let Self { event_loop, registrar, handler, listener, recording, runtime, data_dir, tasks, stop, .. } = self;
-        let (generated, left) = (self.generated, runtime.clone());
         tasks.spawn(registrar.run(stop.clone()));
         tasks.spawn(recording);
         tasks.spawn(image_gc::run(runtime, data_dir, stop.clone()));
@@ -241,15 +257,8 @@ impl Node {
         event_loop.run(stop).await;
         tasks.close();
         tasks.wait().await;
-        // Containers of another runtime outlive the agent and go on reading their files; guests end with this process.
-        if left.info().name == WASM {
-            generated.close();
-        }
     }
 }
-
-/// The name of the runtime that is part of this process.
-const WASM: &str = "wasm";
 
 /// The range of an earlier life, so that its pods come back without a control plane.
 async fn restored_range(range: Option<ipnet::Ipv4Net>) -> Option<Claimed> {
@@ -263,25 +272,12 @@ async fn restored_range(range: Option<ipnet::Ipv4Net>) -> Option<Claimed> {
 }
 
 /// Uids of pods that have a directory or a record.
-fn leftovers(pods_dir: &Path, generated: &Generated, recorded: &[Pod]) -> std::io::Result<HashSet<String>> {
+fn leftovers(pods_dir: &Path, recorded: &[Pod]) -> std::io::Result<HashSet<String>> {
     let mut uids: HashSet<String> = recorded.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
-    for dir in std::iter::once(pods_dir).chain(generated.root()) {
-        for entry in fs::read_dir(dir)? {
-            uids.insert(entry?.file_name().to_string_lossy().into_owned());
-        }
+    for entry in fs::read_dir(pods_dir)? {
+        uids.insert(entry?.file_name().to_string_lossy().into_owned());
     }
     Ok(uids)
-}
-
-/// The recorded ConfigMaps of namespaces that have pods; the others are forgotten.
-fn in_use(recorded: Vec<ConfigMap>, pods: &[Pod], database: &Database) -> Vec<ConfigMap> {
-    let used: HashSet<&str> = pods.iter().filter_map(|pod| pod.metadata.namespace.as_deref()).collect();
-    let (kept, gone): (Vec<_>, Vec<_>) = recorded
-        .into_iter()
-        .partition(|object| object.metadata.namespace.as_deref().is_some_and(|namespace| used.contains(namespace)));
-    let gone: HashSet<String> = gone.into_iter().filter_map(|object| object.metadata.namespace).collect();
-    gone.iter().for_each(|namespace| database.forget_config_maps(namespace));
-    kept
 }
 
 /// Makes the directories of pods and of incoming images, and opens that of logs.

@@ -34,11 +34,10 @@ impl Mounts {
         staging: &Path,
     ) -> Result<Self, MountError> {
         let mut prepared = Self { directories: Vec::new(), staging: None };
-        let message = termination.host_path.as_ref().map(|host_path| Mount {
-            host_path: host_path.clone(),
-            container_path: termination.path.clone(),
-            access: Access::ReadWrite,
-        });
+        let message = termination
+            .host_path
+            .as_ref()
+            .map(|host_path| Mount::new(host_path.clone(), termination.path.clone(), Access::ReadWrite));
         if let Some(message) = &message {
             let (parent, path) = (message.host_path.parent(), &message.host_path);
             parent
@@ -134,8 +133,7 @@ mod tests {
         let root = folder.path();
         fs::create_dir(root.join("volume")).unwrap();
         fs::write(root.join("config"), "a=1").unwrap();
-        let mount =
-            |host: &str, path: &str, access| Mount { host_path: root.join(host), container_path: path.into(), access };
+        let mount = |host: &str, path: &str, access| Mount::new(root.join(host), path, access);
         let termination = TerminationMessage {
             path: "/dev/termination-log".into(),
             host_path: Some(root.join("message")),
@@ -164,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_missing_volume_is_named() {
-        let mount = Mount { host_path: "/nowhere".into(), container_path: "/data".into(), access: Access::ReadOnly };
+        let mount = Mount::new("/nowhere", "/data", Access::ReadOnly);
         let none = TerminationMessage { path: String::new(), host_path: None, fallback_to_logs: false };
         let error = Mounts::prepare(&[mount], &none, Path::new("/unused")).unwrap_err().to_string();
         assert!(error.starts_with("failed to mount /nowhere at /data: "), "{error}");

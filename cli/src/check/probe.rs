@@ -141,6 +141,9 @@ fn ports(data_dir: &Path, port: u16) -> Finding {
 
 fn cgroups() -> Finding {
     let Ok(controllers) = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers") else {
+        if ["cpu", "memory", "pids"].iter().all(|name| Path::new("/sys/fs/cgroup").join(name).is_dir()) {
+            return Finding::fine("cgroups", "version 1 with cpu, memory, pids");
+        }
         return Finding::missing(
             "cgroups",
             "no unified hierarchy (version 2)",
@@ -196,7 +199,7 @@ fn tun() -> Finding {
 fn containers(socket: &Path) -> Finding {
     let shown = socket.display();
     match UnixStream::connect(socket) {
-        Ok(_) => Finding::fine("containers", format!("a runtime listens at {shown}")),
+        Ok(_) => runtime(&shown.to_string(), &fs::read_to_string(RUNTIME_CONFIG).unwrap_or_default(), &own_status()),
         Err(error) => {
             let without = "OCI containers do not run; Wasm pods do";
             let command = match error.kind() {
@@ -207,6 +210,40 @@ fn containers(socket: &Path) -> Finding {
             Finding::missing("containers", format!("{shown}: {error}"), without, command)
         }
     }
+}
+
+/// containerd's own configuration.
+const RUNTIME_CONFIG: &str = "/etc/containerd/config.toml";
+/// The bit of CAP_SYS_RESOURCE (capabilities(7)) among the effective capabilities.
+const SYS_RESOURCE: u64 = 1 << 24;
+
+fn own_status() -> String {
+    fs::read_to_string("/proc/self/status").unwrap_or_default()
+}
+
+/// A runtime that listens: `config` is its configuration, `status` this process's `/proc/self/status`.
+fn runtime(shown: &str, config: &str, status: &str) -> Finding {
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = capabilities.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    let plain = |line: &str| line.split_whitespace().collect::<String>();
+    let restricted = config.lines().any(|line| plain(line) == "restrict_oom_score_adj=true");
+    if is_root() && !restricted && capabilities.is_some_and(|all| all & SYS_RESOURCE == 0) {
+        // runc ends with "can't get final child's PID from pipe: EOF" when it may not lower its score.
+        return Finding::missing(
+            "containers",
+            format!("a runtime listens at {shown}; this machine lacks CAP_SYS_RESOURCE, and so no sandbox would start"),
+            "OCI containers do not run; Wasm pods do",
+            format!(
+                "set restrict_oom_score_adj = true in [plugins.\"io.containerd.grpc.v1.cri\"] of {RUNTIME_CONFIG}, then \
+                 systemctl restart containerd"
+            ),
+        );
+    }
+    if program("runc").is_none() {
+        let detail = format!("a runtime listens at {shown}, but there is no runc");
+        return Finding::missing("containers", detail, "OCI containers do not run; Wasm pods do", install("runc"));
+    }
+    Finding::fine("containers", format!("a runtime listens at {shown}"))
 }
 
 /// The command that installs a package here.
@@ -244,6 +281,18 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "").expect("written");
         assert_eq!(super::data(&file).weight, Weight::Blocking);
+    }
+
+    #[test]
+    fn a_runtime_that_could_make_no_sandbox_is_told_of() {
+        let weight = |config: &str, status: &str| super::runtime("x.sock", config, status).weight;
+        if super::is_root() {
+            let (without, with) = ("CapEff:\t000001fffeffffff\n", "CapEff:\t000001ffffffffff\n");
+            assert_eq!(weight("", without), Weight::Missing);
+            let found = super::runtime("x.sock", "", without).mend.map(|(_, command)| command).unwrap_or_default();
+            assert!(found.contains("restrict_oom_score_adj = true"), "{found}");
+            assert_eq!(weight("  restrict_oom_score_adj = true\n", without), weight("", with));
+        }
     }
 
     #[test]

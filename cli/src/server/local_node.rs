@@ -14,6 +14,8 @@ use hyper::body::Bytes;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::Run;
+
 /// Where a machine's own log collectors look, for a server with the machine's own data directory.
 const MACHINE_LOGS: (&str, &str) = ("/var/lib/coracle", "/var/log");
 
@@ -30,8 +32,7 @@ impl LocalNode {
         server: &Server,
         config: &ServerConfig,
         name: Option<&str>,
-        labels: &[(String, String)],
-        max_pods: u32,
+        run: &Run,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let name = match name {
@@ -40,8 +41,9 @@ impl LocalNode {
         };
         let client = server.node_client(&name);
         let mut node = NodeConfig::new(client.clone(), &name, server.data_dir());
-        node.labels = labels.iter().cloned().collect();
-        node.max_pods = max_pods;
+        node.labels = run.labels.iter().cloned().collect();
+        node.max_pods = run.max_pods;
+        node.cri_endpoint.clone_from(&run.cri_endpoint);
         if server.data_dir() == std::path::Path::new(MACHINE_LOGS.0) {
             node.log_root = Some(MACHINE_LOGS.1.into());
         }

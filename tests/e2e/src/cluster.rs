@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Namespace, Output, Running, eventually, run};
+use crate::{Machine, Namespace, Output, Running, eventually, machine::child_of, run};
 
 /// The checkout.
 pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -30,6 +30,8 @@ pub struct Cluster {
     namespace: Arc<Namespace>,
     dir: TempDir,
     server: Option<Child>,
+    /// The machine it runs on, where that has a container runtime.
+    machine: Option<Arc<Machine>>,
     /// The program to run instead of the one under test: a copy that a user without privileges can reach.
     copy: Option<PathBuf>,
 }
@@ -50,7 +52,19 @@ impl Cluster {
     /// # Errors
     /// The machine does not allow it.
     pub fn prepare() -> Result<Self> {
-        Ok(Self { namespace: Arc::new(Namespace::new()?), dir: roomy_dir()?, server: None, copy: None })
+        let namespace = Arc::new(Namespace::new()?);
+        Ok(Self { namespace, dir: roomy_dir()?, server: None, machine: None, copy: None })
+    }
+
+    /// A cluster on a machine with a container runtime, and its node.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_on(machine: &Arc<Machine>) -> Result<Self> {
+        let (namespace, machine) = (Arc::clone(machine.namespace()), Some(Arc::clone(machine)));
+        let mut cluster = Self { namespace, dir: roomy_dir()?, server: None, machine, copy: None };
+        cluster.launch(&[])?;
+        Ok(cluster)
     }
 
     /// The program under test.
@@ -115,6 +129,9 @@ impl Cluster {
             ("tcp-echo:v1", "tests/guests/tcp-echo/tcp-echo.wasm"),
         ];
         let mut arguments = vec!["--node-name".to_owned(), "box".to_owned()];
+        // Whatever runs on the machine of the tests is not theirs.
+        let endpoint = self.machine.as_ref().map_or_else(|| self.data_dir().join("no-runtime.sock"), |on| on.socket());
+        arguments.extend(["--cri-endpoint".to_owned(), endpoint.display().to_string()]);
         for (name, file) in images {
             arguments.extend(["--import".to_owned(), format!("{name}={ROOT}/{file}")]);
         }
@@ -160,12 +177,16 @@ impl Cluster {
     /// `coracle` on this cluster.
     #[must_use]
     pub fn coracle(&self) -> Command {
-        let mut command = match &self.copy {
-            None => {
+        let mut command = match (&self.copy, &self.machine) {
+            (None, Some(machine)) => {
+                let program = Self::program().unwrap_or_else(|_| PathBuf::from("coracle"));
+                machine.command(&program.display().to_string())
+            }
+            (None, None) => {
                 let program = Self::program().unwrap_or_else(|_| PathBuf::from("coracle"));
                 self.namespace.command(&program.display().to_string())
             }
-            Some(copy) => {
+            (Some(copy), _) => {
                 let mut command = self.namespace.command("setpriv");
                 command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"]);
                 command.arg(copy).current_dir(self.dir.path()).env("HOME", self.dir.path());
@@ -283,7 +304,7 @@ impl Cluster {
     /// It does not run.
     pub fn kill(&mut self) -> Result<()> {
         let mut server = self.server.take().context("no server runs")?;
-        server.kill()?;
+        self.signal(&server, "-KILL")?;
         server.wait()?;
         Ok(())
     }
@@ -294,15 +315,21 @@ impl Cluster {
     /// It does not end, or not well.
     pub fn stop(&mut self) -> Result<()> {
         let mut server = self.server.take().context("no server runs")?;
-        let mut kill = Command::new("kill");
-        kill.args(["-TERM", &server.id().to_string()]);
-        run(kill, None)?.ok()?;
+        self.signal(&server, "-TERM")?;
         let status = eventually(Duration::from_secs(20), || server.try_wait()?.context("it still runs"));
         if status.is_err() {
             server.kill()?;
         }
         ensure!(status?.success(), "the server ended badly\n{}", self.log());
         Ok(())
+    }
+
+    fn signal(&self, server: &Child, signal: &str) -> Result<()> {
+        // On a machine of its own the server is the child of what was started.
+        let pid = if self.machine.is_some() { child_of(server.id())? } else { server.id() };
+        let mut kill = Command::new("kill");
+        kill.args([signal, &pid.to_string()]);
+        run(kill, None)?.ok().map(drop)
     }
 
     /// The path of a file of the checkout.

@@ -3,13 +3,17 @@
 
 mod cluster;
 mod command;
+mod machine;
 mod namespace;
+mod oci_image;
 mod running;
 mod tmpfs;
 
 pub use cluster::{Cluster, ROOT};
 pub use command::{Output, run};
+pub use machine::{Machine, REGISTRY};
 pub use namespace::Namespace;
+pub use oci_image::OciImage;
 pub use running::Running;
 pub use tmpfs::Tmpfs;
 

@@ -31,6 +31,12 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Its name, as `ip netns` has it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A program inside it.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {

@@ -20,9 +20,8 @@ use crate::{
     resources,
     time::Now,
     workload::{
-        Access, Command, ContainerKey, ContainerSpec, DnsSpec, Exit, HostNetwork, Mount, Port, Protocol, PullFailure,
-        PullPolicy, PullRequest, ResolvedImage, SandboxSpec, SecuritySpec, StartStage, StdioSpec, TerminationMessage,
-        Transfer,
+        Command, ContainerKey, ContainerSpec, DnsSpec, Exit, Port, Protocol, PullFailure, PullPolicy, PullRequest,
+        ResolvedImage, StartStage, StdioSpec, TerminationMessage, Transfer,
     },
 };
 
@@ -41,7 +40,7 @@ const RETRY_CONFIG: Duration = Duration::from_secs(10);
 impl PodMachine {
     /// Begins a run of a container.
     pub(super) fn launch(&mut self, now: Now, index: usize, around: Surround<'_>) {
-        if self.stage != Stage::Up {
+        if self.stage != Stage::Up || self.remounting {
             return;
         }
         self.timers.remove(&Timer::ShowBackOff(index));
@@ -285,8 +284,10 @@ impl PodMachine {
         }
         self.event(Some(index), EventKind::Warning, "Failed", format!("Error: {message}"));
         match stage {
-            StartStage::Create => {
-                self.wait(index, "CreateContainerError", message);
+            StartStage::Configure | StartStage::Create => {
+                let configure = stage == StartStage::Configure;
+                let reason = if configure { "CreateContainerConfigError" } else { "CreateContainerError" };
+                self.wait(index, reason, message);
                 self.timers.insert(Timer::Retry(index), now.mono + RETRY_CONFIG);
             }
             StartStage::Start => {
@@ -358,37 +359,7 @@ impl PodMachine {
         self.slots[index].state = State::Waiting(Wait { reason, message });
     }
 
-    pub(super) fn sandbox_spec(&self, around: Surround<'_>) -> SandboxSpec {
-        let (meta, spec) = (&self.pod.metadata, self.spec());
-        let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
-        let host_network = spec.host_network == Some(true);
-        let aliases = spec.host_aliases.iter().flatten();
-        SandboxSpec {
-            pod: self.uid.clone(),
-            attempt: self.sandbox_attempt,
-            hostname: match (&spec.hostname_override, &spec.hostname) {
-                _ if host_network => around.node.name.clone(),
-                (Some(hostname), _) | (None, Some(hostname)) => hostname.clone(),
-                // A host name has at most 63 characters and does not end in a dash or dot.
-                (None, None) => name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned(),
-            },
-            ips: self.ips.clone(),
-            host_network: if host_network { HostNetwork::Yes } else { HostNetwork::No },
-            dns: self.dns(&namespace, around),
-            host_aliases: aliases
-                .filter_map(|alias| Some((alias.ip.parse().ok()?, alias.hostnames.clone().unwrap_or_default())))
-                .collect(),
-            log_dir: around.node.log_dir.join(format!("{namespace}_{name}_{}", self.uid)),
-            handler: spec.runtime_class_name.clone(),
-            labels: meta.labels.clone().unwrap_or_default(),
-            annotations: meta.annotations.clone().unwrap_or_default(),
-            service_account: spec.service_account_name.clone().unwrap_or_else(|| "default".to_owned()),
-            namespace,
-            name,
-        }
-    }
-
-    fn dns(&self, namespace: &str, around: Surround<'_>) -> DnsSpec {
+    pub(super) fn dns(&self, namespace: &str, around: Surround<'_>) -> DnsSpec {
         let (spec, node) = (self.spec(), around.node);
         let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
         let cluster =
@@ -473,25 +444,8 @@ impl PodMachine {
         around.services.get(namespace).or_else(|| around.services.get("")).map(|variables| &**variables)
     }
 
-    fn mount_of(&self, mount: &VolumeMount, lookup: impl Fn(&str) -> Option<String>) -> Result<Mount, String> {
-        let base = self
-            .volumes
-            .get(&mount.name)
-            .ok_or_else(|| format!("cannot find volume {:?} to mount into container", mount.name))?;
-        let host_path = match sub_path(mount, lookup)? {
-            Some(path) => base.join(path),
-            None => base.clone(),
-        };
-        let access = if mount.read_only == Some(true) || self.is_generated(&mount.name) {
-            Access::ReadOnly
-        } else {
-            Access::ReadWrite
-        };
-        Ok(Mount { host_path, container_path: mount.mount_path.clone(), access })
-    }
-
     /// Whether a volume's files are ours to replace, so that containers may only read them.
-    fn is_generated(&self, name: &str) -> bool {
+    pub(super) fn is_generated(&self, name: &str) -> bool {
         self.spec().volumes.iter().flatten().any(|volume| {
             volume.name == name
                 && (volume.config_map.is_some()
@@ -514,23 +468,6 @@ impl PodMachine {
             fallback_to_logs: container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
         }
     }
-
-    fn security(&self, container: &Container) -> SecuritySpec {
-        let pod = self.spec().security_context.clone().unwrap_or_default();
-        let own = container.security_context.clone().unwrap_or_default();
-        let capabilities = own.capabilities.unwrap_or_default();
-        SecuritySpec {
-            user: own.run_as_user.or(pod.run_as_user),
-            group: own.run_as_group.or(pod.run_as_group),
-            supplemental_groups: pod.supplemental_groups.into_iter().flatten().chain(pod.fs_group).collect(),
-            must_not_be_root: own.run_as_non_root.or(pod.run_as_non_root) == Some(true),
-            read_only_root: own.read_only_root_filesystem == Some(true),
-            privileged: own.privileged == Some(true),
-            no_new_privileges: own.allow_privilege_escalation == Some(false),
-            add_capabilities: capabilities.add.unwrap_or_default(),
-            drop_capabilities: capabilities.drop.unwrap_or_default(),
-        }
-    }
 }
 
 fn has_sub_path(mount: &VolumeMount) -> bool {
@@ -538,7 +475,7 @@ fn has_sub_path(mount: &VolumeMount) -> bool {
 }
 
 /// The part of its volume that a mount shows; `None` is all of it.
-fn sub_path(mount: &VolumeMount, lookup: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+pub(super) fn sub_path(mount: &VolumeMount, lookup: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
     let path = match (&mount.sub_path_expr, &mount.sub_path) {
         (Some(pattern), _) if !pattern.is_empty() => expand_known(pattern, lookup)?,
         (_, Some(path)) => path.clone(),

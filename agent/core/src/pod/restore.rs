@@ -42,6 +42,7 @@ impl PodMachine {
         let directory = |volume: &k8s_openapi::api::core::v1::Volume| volume.name.clone();
         if self.spec().volumes.as_ref().is_some_and(|volumes| volumes.iter().map(directory).next().is_some()) {
             // Volumes are made again (it is idempotent) so that their paths are known for restarts.
+            self.remounting = true;
             self.effects.push(crate::effect::Effect::Mount { pod: self.uid.clone() });
         }
     }

@@ -17,10 +17,18 @@ pub struct SandboxSpec {
     pub attempt: u32,
     /// What `hostname` answers inside.
     pub hostname: String,
+    /// The pod's full name, when it has a `subdomain`: `HOSTNAME.SUBDOMAIN.NAMESPACE.svc.DOMAIN`.
+    pub full_hostname: Option<String>,
     /// Addresses of the pod, the first one its `podIP`. Empty where the runtime's own plugin hands them out.
     pub ips: Vec<IpAddr>,
     /// The pod uses the node's network: `hostNetwork`.
     pub host_network: HostNetwork,
+    /// Whose processes and shared memory its containers see.
+    pub namespaces: NamespaceSpec,
+    /// `securityContext.sysctls`.
+    pub sysctls: BTreeMap<String, String>,
+    /// One of its containers is `privileged`.
+    pub has_privileged: bool,
     /// How names are resolved inside.
     pub dns: DnsSpec,
     /// Lines for `/etc/hosts` from `hostAliases`: address and names.
@@ -29,6 +37,8 @@ pub struct SandboxSpec {
     pub log_dir: PathBuf,
     /// Handler of the pod's RuntimeClass; `None` is the runtime's default.
     pub handler: Option<String>,
+    /// Images of all its containers, as the pod names them: by them a node with several runtimes chooses what to make.
+    pub images: Vec<String>,
     /// Labels of the pod.
     pub labels: BTreeMap<String, String>,
     /// Annotations of the pod.
@@ -44,6 +54,27 @@ pub enum HostNetwork {
     No,
     /// The node's.
     Yes,
+}
+
+/// Namespaces of the kernel besides the network's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceSpec {
+    /// `hostPID`, `shareProcessNamespace`, or neither.
+    pub processes: Processes,
+    /// `hostIPC`.
+    pub host_ipc: bool,
+}
+
+/// Which processes a container sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Processes {
+    /// Its own.
+    #[default]
+    Container,
+    /// Those of its pod (`shareProcessNamespace`).
+    Pod,
+    /// Those of the node (`hostPID`).
+    Node,
 }
 
 /// The content of `resolv.conf`.
@@ -122,6 +153,30 @@ pub struct Mount {
     pub container_path: String,
     /// Whether the container may write.
     pub access: Access,
+    /// `mountPropagation`.
+    pub propagation: Propagation,
+    /// `recursiveReadOnly`: mounts below it are read-only too, or the container does not start (`Enabled`).
+    pub recursive_read_only: bool,
+}
+
+impl Mount {
+    /// A mount with nothing special about it.
+    pub fn new(host_path: impl Into<PathBuf>, container_path: impl Into<String>, access: Access) -> Self {
+        let (host_path, container_path) = (host_path.into(), container_path.into());
+        Self { host_path, container_path, access, propagation: Propagation::None, recursive_read_only: false }
+    }
+}
+
+/// `mountPropagation`: which later mounts pass between the node and a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// None.
+    #[default]
+    None,
+    /// From the node to the container.
+    HostToContainer,
+    /// Both ways.
+    Bidirectional,
 }
 
 /// Whether a mount can be written.
@@ -193,6 +248,23 @@ pub struct SecuritySpec {
     pub add_capabilities: Vec<String>,
     /// `capabilities.drop`.
     pub drop_capabilities: Vec<String>,
+    /// `seccompProfile`; `None` is unconfined, as Kubernetes has it.
+    pub seccomp: Option<Profile>,
+    /// `appArmorProfile`; `None` is the runtime's choice.
+    pub app_armor: Option<Profile>,
+    /// `procMount: Unmasked`.
+    pub unmasked_proc: bool,
+}
+
+/// A profile of what a container may ask of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// The runtime's own.
+    RuntimeDefault,
+    /// No restriction.
+    Unconfined,
+    /// One of the node's: a file below the kubelet's profiles, or a profile that is loaded.
+    Localhost(String),
 }
 
 /// Stdin and terminal of a container.

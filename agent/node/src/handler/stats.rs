@@ -10,7 +10,7 @@ use std::{
 };
 
 use coracle_agent_core::{
-    PodUid, Workload,
+    PodUid,
     workload::{ContainerStats, PodStats},
 };
 use http::{HeaderValue, Response, StatusCode, header};
@@ -127,7 +127,7 @@ impl Handler {
         let mut samples = Vec::new();
         for view in views {
             let uid = view.pod.metadata.uid.as_deref().unwrap_or_default();
-            let PodStats { containers } = self.inner.wasm.stats(&PodUid::new(uid)).await.unwrap_or_default();
+            let PodStats { containers } = self.inner.runtime.stats(&PodUid::new(uid)).await.unwrap_or_default();
             for (name, stats) in containers {
                 let running = view.container(&name).and_then(|status| status.state.as_ref()?.running.as_ref());
                 let started = running.and_then(|running| running.started_at.as_ref()).map(|time| time.0);

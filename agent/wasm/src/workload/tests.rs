@@ -8,8 +8,8 @@ use std::{
 };
 
 use coracle_agent_core::workload::{
-    Access, DnsSpec, ExecRequest, Exit, ExitReason, Mount, Port, Protocol, PullFailure, PullPolicy, PullRequest,
-    ResourceLimits, SecuritySpec, StdioSpec, TerminationMessage, Ticket,
+    Access, DnsSpec, ExecRequest, Exit, ExitReason, Mount, NamespaceSpec, Port, Protocol, PullFailure, PullPolicy,
+    PullRequest, ResourceLimits, SecuritySpec, StdioSpec, TerminationMessage, Ticket,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -76,11 +76,16 @@ impl Setup {
             name: uid.into(),
             attempt: 0,
             hostname: uid.into(),
+            full_hostname: None,
+            namespaces: NamespaceSpec::default(),
+            sysctls: BTreeMap::new(),
+            has_privileged: false,
             ips: vec![ip],
             host_network: HostNetwork::No,
             dns: DnsSpec::default(),
             host_aliases: vec![("127.0.0.1".parse().unwrap(), vec!["alias".into()])],
             log_dir: self.folder.path().join("logs"),
+            images: Vec::new(),
             handler: None,
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
@@ -370,8 +375,7 @@ async fn a_container_sees_its_environment_files_and_arguments() {
     ];
     let mut spec = setup.spec("tests/guests/inspect/inspect.wasm", "app", &orders);
     spec.env = vec![("A".into(), "b".into())];
-    let mount =
-        |name: &str, path: &str, access| Mount { host_path: root.join(name), container_path: path.into(), access };
+    let mount = |name: &str, path: &str, access| Mount::new(root.join(name), path, access);
     spec.mounts = vec![mount("config", "/etc/config", Access::ReadOnly), mount("volume", "/data", Access::ReadWrite)];
     spec.termination_message.path = "/dev/termination-log".into();
     spec.termination_message.host_path = Some(root.join("message"));
@@ -442,8 +446,7 @@ async fn starts_that_cannot_be_say_why() {
     let foreign = import("foreign", r#"(component (import "a:b/c@1.0.0" (instance)) (import "a:b/f" (func)))"#);
     let nothing = import("nothing", "(component)");
     let mut missing_mount = setup.spec(HELLO, "mount", &[]);
-    missing_mount.mounts =
-        vec![Mount { host_path: "/nowhere".into(), container_path: "/x".into(), access: Access::ReadOnly }];
+    missing_mount.mounts = vec![Mount::new("/nowhere", "/x", Access::ReadOnly)];
     let mut bad_port = setup.spec(HELLO, "port", &[]);
     bad_port.env = vec![("PORT".into(), "x".into())];
     let by_id = |id: &str| ContainerSpec { image_id: id.into(), ..setup.spec(HELLO, "app", &[]) };
