@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -137,9 +137,10 @@ impl Cluster {
         }
         arguments.extend(more.iter().map(|a| (*a).to_owned()));
         self.spawn(&arguments)?;
-        eventually(START_LIMIT, || {
+        let started = eventually(START_LIMIT, || {
             if let Some(status) = self.server.as_mut().and_then(|s| s.try_wait().transpose()) {
-                bail!("the server ended: {status:?}\n{}", self.log());
+                // Nothing is left to wait for.
+                return Ok(Err(anyhow!("the server ended: {status:?}\n{}", self.log())));
             }
             let ready = self.kubectl(&[
                 "get",
@@ -149,9 +150,9 @@ impl Cluster {
                 "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}",
             ])?;
             ensure!(ready == "True", "the node is not ready: {ready}");
-            Ok(())
-        })
-        .with_context(|| self.log())
+            Ok(Ok(()))
+        });
+        started.with_context(|| self.log())?
     }
 
     fn spawn(&mut self, arguments: &[String]) -> Result<()> {
