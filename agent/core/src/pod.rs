@@ -106,7 +106,8 @@ pub(crate) struct PodMachine {
     finished: bool,
     /// The init containers of the present sandbox are through.
     initialized: bool,
-    status: PodStatus,
+    /// As last told; shared with those who were told.
+    status: Arc<PodStatus>,
     timers: BTreeMap<Timer, Duration>,
     hook_tickets: Vec<HookTicket>,
     next_ticket: u64,
@@ -117,7 +118,8 @@ impl PodMachine {
     /// A machine for a pod that is new on this node, or found again.
     pub(crate) fn new(now: Now, pod: Arc<Pod>, ips: Vec<IpAddr>, adopted: Option<&AdoptedPod>) -> Self {
         let uid = PodUid::new(pod.metadata.uid.clone().unwrap_or_default());
-        let spec = pod.spec.clone().unwrap_or_default();
+        let none = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&none);
         let init = spec.init_containers.iter().flatten().enumerate().map(|(index, container)| {
             Slot::new(if is_sidecar(container) { Role::Sidecar } else { Role::Init }, index, container)
         });
@@ -141,7 +143,7 @@ impl PodMachine {
             gone: false,
             finished: false,
             initialized: false,
-            status: pod.status.clone().unwrap_or_default(),
+            status: Arc::new(pod.status.clone().unwrap_or_default()),
             timers: BTreeMap::new(),
             hook_tickets: Vec::new(),
             next_ticket: 0,
@@ -166,7 +168,7 @@ impl PodMachine {
         &self.pod
     }
 
-    pub(crate) fn status(&self) -> &PodStatus {
+    pub(crate) fn status(&self) -> &Arc<PodStatus> {
         &self.status
     }
 

@@ -110,7 +110,7 @@ impl Handler {
             .views
             .all()
             .into_iter()
-            .map(|view| json!({"metadata": view.pod.metadata, "spec": view.pod.spec, "status": view.status}))
+            .map(|view| json!({"metadata": view.pod.metadata, "spec": view.pod.spec, "status": *view.status}))
             .collect();
         json_answer(StatusCode::OK, &json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
     }
@@ -303,7 +303,7 @@ mod tests {
             serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}}))
                 .unwrap();
         let status = serde_json::from_value(json!({"containerStatuses": [status]})).unwrap();
-        let view = View { pod: Arc::new(pod), status };
+        let view = View { pod: Arc::new(pod), status: Arc::new(status) };
         let got = attempt(&view, "p", "c", previous).map_err(|refused| refused.1);
         assert_eq!(got, expect.map_err(str::to_owned));
     }

@@ -39,7 +39,7 @@ use coracle_agent_containerd::ContainerdConfig;
 use coracle_agent_core::{Agent, NodeFacts, Workload};
 use coracle_agent_wasm::{WasmConfig, WasmWorkload};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::{
     Api, Client,
     runtime::{WatchStreamExt, watcher},
@@ -70,7 +70,7 @@ use crate::{
     register::{Known, Registrar, Told, node_object},
     runtimes::{Connecting, Runtimes},
     views::Views,
-    volumes::Volumes,
+    volumes::{Generated, Volumes},
 };
 
 /// Reports of runtimes on their way; a full channel holds the runtime back, never the loop.
@@ -143,6 +143,7 @@ pub struct Node {
     ready: watch::Receiver<bool>,
     runtime: Arc<dyn Workload>,
     data_dir: PathBuf,
+    generated: Generated,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -157,13 +158,15 @@ impl Node {
         let listener = socket::listen(&socket).map_err(directory(&socket))?;
         let (database, recorded) = Database::open(&data_dir.join("agent.db"))?;
         let (reports, received) = mpsc::channel(REPORTS);
+        let machine = Machine::read(&data_dir, config.address);
+        let memory = data_dir.join("memory");
+        let generated = Generated::open(&memory, machine.memory_bytes).map_err(directory(&memory))?;
         let wasm = config.wasm.take().unwrap_or_else(|| WasmConfig::new(data_dir.join("wasm")));
         let wasm = Arc::new(WasmWorkload::new(wasm, reports.clone())?);
         let (tasks, client) = (TaskTracker::new(), config.client.clone());
-        let leftovers = leftovers(&pods_dir, &recorded.pods).map_err(directory(&pods_dir))?;
+        let leftovers = leftovers(&pods_dir, &generated, &recorded.pods).map_err(directory(&pods_dir))?;
         let claimed = restored_range(recorded.range).await;
         let range = claimed.as_ref().map(|claimed| (claimed.pod_cidr, claimed.network));
-        let machine = Machine::read(&data_dir, config.address);
         let (known, told_known) = watch::channel(Known { node: None, network: range });
         let cni_socket = data_dir.join("cni.sock");
         let cni_listener = cni::listen(&cni_socket).map_err(directory(&cni_socket))?;
@@ -190,8 +193,10 @@ impl Node {
         let facts = facts(&config, &node, &machine, log_dir.clone(), pods_dir.clone());
         let (changes, changed) = mpsc::channel(CHANGES);
         let (images_changed, images) = mpsc::channel(1);
-        let lookup = Lookup::new(client.clone(), changes, tasks.clone(), stop.clone());
-        let volumes = Volumes::new(client.clone(), lookup.clone(), pods_dir);
+        let config_maps = in_use(recorded.config_maps, &recorded.pods, &database);
+        let records = (database.clone(), config_maps);
+        let lookup = Lookup::new(client.clone(), changes, tasks.clone(), stop.clone(), records);
+        let volumes = Volumes::new(client.clone(), lookup.clone(), pods_dir, generated.clone());
         let (recorder, recording) = events::recorder(client.clone(), config.name.clone(), stop.clone());
         let (ready, is_ready) = watch::channel(false);
         let told = Told { ready, known };
@@ -234,7 +239,19 @@ impl Node {
         let handler = Handler::new(inner);
         let recording = Box::pin(recording);
         let ready = is_ready;
-        Ok(Self { event_loop, registrar, handler, listener, recording, ready, runtime, data_dir, tasks, stop })
+        Ok(Self {
+            event_loop,
+            registrar,
+            handler,
+            listener,
+            recording,
+            ready,
+            runtime,
+            data_dir,
+            generated,
+            tasks,
+            stop,
+        })
     }
 
     /// The node's API: logs, pods, images.
@@ -250,6 +267,7 @@ impl Node {
     /// Runs the agent until it is told to stop.
     pub async fn run(self) {
         let Self { event_loop, registrar, handler, listener, recording, runtime, data_dir, tasks, stop, .. } = self;
+        let (generated, left) = (self.generated, runtime.clone());
         tasks.spawn(registrar.run(stop.clone()));
         tasks.spawn(recording);
         tasks.spawn(image_gc::run(runtime, data_dir, stop.clone()));
@@ -257,8 +275,15 @@ impl Node {
         event_loop.run(stop).await;
         tasks.close();
         tasks.wait().await;
+        // Containers of another runtime outlive the agent and go on reading their files; guests end with this process.
+        if left.info().name == WASM {
+            generated.close();
+        }
     }
 }
+
+/// The name of the runtime that is part of this process.
+const WASM: &str = "wasm";
 
 /// The range of an earlier life, so that its pods come back without a control plane.
 async fn restored_range(range: Option<ipnet::Ipv4Net>) -> Option<Claimed> {
@@ -272,12 +297,25 @@ async fn restored_range(range: Option<ipnet::Ipv4Net>) -> Option<Claimed> {
 }
 
 /// Uids of pods that have a directory or a record.
-fn leftovers(pods_dir: &Path, recorded: &[Pod]) -> std::io::Result<HashSet<String>> {
+fn leftovers(pods_dir: &Path, generated: &Generated, recorded: &[Pod]) -> std::io::Result<HashSet<String>> {
     let mut uids: HashSet<String> = recorded.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
-    for entry in fs::read_dir(pods_dir)? {
-        uids.insert(entry?.file_name().to_string_lossy().into_owned());
+    for dir in std::iter::once(pods_dir).chain(generated.root()) {
+        for entry in fs::read_dir(dir)? {
+            uids.insert(entry?.file_name().to_string_lossy().into_owned());
+        }
     }
     Ok(uids)
+}
+
+/// The recorded ConfigMaps of namespaces that have pods; the others are forgotten.
+fn in_use(recorded: Vec<ConfigMap>, pods: &[Pod], database: &Database) -> Vec<ConfigMap> {
+    let used: HashSet<&str> = pods.iter().filter_map(|pod| pod.metadata.namespace.as_deref()).collect();
+    let (kept, gone): (Vec<_>, Vec<_>) = recorded
+        .into_iter()
+        .partition(|object| object.metadata.namespace.as_deref().is_some_and(|namespace| used.contains(namespace)));
+    let gone: HashSet<String> = gone.into_iter().filter_map(|object| object.metadata.namespace).collect();
+    gone.iter().for_each(|namespace| database.forget_config_maps(namespace));
+    kept
 }
 
 /// Makes the directories of pods and of incoming images, and opens that of logs.
