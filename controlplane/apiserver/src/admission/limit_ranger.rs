@@ -42,10 +42,11 @@ impl Plugin for LimitRanger {
         }
         for range in ranges(review)? {
             let items = range.spec.map(|spec| spec.limits).unwrap_or_default();
-            if is_pod && items.iter().any(fills_in) {
-                if let Some(pod) = review.object_mut().as_any_mut().downcast_mut::<Pod>() {
-                    fill(pod, &items);
-                }
+            if is_pod
+                && items.iter().any(fills_in)
+                && let Some(pod) = review.object_mut().as_any_mut().downcast_mut::<Pod>()
+            {
+                fill(pod, &items);
             }
             let faults = bounds::faults(review.object(), review.old, &items);
             match faults.as_slice() {

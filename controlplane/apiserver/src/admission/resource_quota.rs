@@ -72,10 +72,10 @@ fn charge(review: &Review<'_>, quota: &ResourceQuota) -> Result<Option<ResourceQ
         return Err(review.forbid(&format!("status unknown for quota: {name}, resources: {names}")));
     }
     let mut usage = counted.usage(review.now);
-    if let Some(before) = review.old.and_then(|old| Counted::of(review.served.kind, old)) {
-        if before.is_subject_to(quota) {
-            grown(&mut usage, &before.usage(review.now));
-        }
+    if let Some(before) = review.old.and_then(|old| Counted::of(review.served.kind, old))
+        && before.is_subject_to(quota)
+    {
+        grown(&mut usage, &before.usage(review.now));
     }
     usage.retain(|resource, amount| hard.contains_key(resource) && !amount.is_zero());
     if usage.is_empty() {
