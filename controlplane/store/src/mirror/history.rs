@@ -81,6 +81,16 @@ impl History {
         }
     }
 
+    /// Lets go of decoded forms of states that are no more, if nobody asked for them since the last time.
+    pub(super) fn forget_unused(&self) {
+        for recorded in self.events.iter().rev().take(DECODED_CHANGES) {
+            if let WatchEvent::Deleted { entry, .. } = &recorded.event {
+                entry.forget_unused();
+            }
+            recorded.event.previous().into_iter().for_each(|previous| drop(previous.forget_unused()));
+        }
+    }
+
     pub(super) fn trim(&mut self, up_to: Revision) {
         while self.events.front().is_some_and(|oldest| oldest.event.revision() <= up_to) {
             self.drop_oldest();

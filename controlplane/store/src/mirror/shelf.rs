@@ -123,6 +123,7 @@ impl Shelf {
                 return (looked, Some(Arc::clone(name)));
             }
         }
+        state.history.forget_unused();
         (looked, None)
     }
 
@@ -329,6 +330,7 @@ impl<'a, T: Iterator<Item = (&'a str, Option<&'a Arc<Entry>>)>> Iterator for Rew
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Value;
 
     #[test]
     fn the_successor_bounds_a_prefix() {
@@ -339,6 +341,29 @@ mod tests {
         check("\u{D7FF}", Some("\u{E000}"));
         check("a\u{10FFFF}", Some("b"));
         check("\u{10FFFF}", None);
+    }
+
+    #[test]
+    fn forms_of_states_that_are_no_more_are_let_go() {
+        let shelf = Shelf::new(Collection::new("", "pods"), HistoryLimits { events: 10, bytes: 1 << 20 });
+        let state = |revision: u64| {
+            let value = Value::stamped("", "").with_form(|revision| Arc::new(revision.0));
+            Entry::render(shelf.collection().key("ns", "p"), Revision(1), Revision(revision), &value)
+        };
+        let (first, second) = (state(1), state(2));
+        let gone = second.buried(Revision(3));
+        let put = |entry: &Arc<Entry>, previous| WatchEvent::Put { entry: Arc::clone(entry), previous };
+        let deleted = WatchEvent::Deleted { entry: gone, previous: Arc::clone(&second) };
+        let events = [put(&first, None), put(&second, Some(Arc::clone(&first))), deleted];
+        shelf.apply(events.map(|event| Change { event, on_disk: true }).into());
+        let known = || [&first, &second].map(|entry| entry.known_as::<u64>().is_some());
+        // Looking is asking.
+        assert_eq!(known(), [true, true]);
+        assert_eq!(shelf.forget_unused(None, 10), (0, None));
+        assert_eq!(known(), [true, true], "they were asked for since the last time");
+        shelf.forget_unused(None, 10);
+        shelf.forget_unused(None, 10);
+        assert_eq!(known(), [false, false]);
     }
 
     #[test]
