@@ -142,7 +142,7 @@ impl Run {
         self.services.reporter.send(Report::Created { key: key.clone(), id: container_id(key) });
         let program = prepared.program.current();
         match program.kind() {
-            ProgramKind::Command => self.command(key, &program, prepared).await.unwrap_or_else(failed),
+            ProgramKind::Command => self.command(key, program, prepared).await.unwrap_or_else(failed),
             ProgramKind::Http => self.server(key, prepared).await.unwrap_or_else(failed),
         }
     }
@@ -182,10 +182,15 @@ impl Run {
     }
 
     /// Runs a command to its end.
-    async fn command(self, key: &ContainerKey, program: &Program, prepared: Prepared) -> Result<Report, NotStarted> {
+    async fn command(
+        self,
+        key: &ContainerKey,
+        program: Arc<Program>,
+        prepared: Prepared,
+    ) -> Result<Report, NotStarted> {
         let Prepared { program: _shared, config, log, mounts: _mounts } = prepared;
         let shutdown = config.shutdown.clone();
-        let running = start_command(program, config).await;
+        let running = start_command(program.clone(), config).await;
         let started_at = self.started(key, running.as_ref().err())?;
         let end = match running {
             Err(error) => End::Outcome(end_of(error)),
@@ -218,7 +223,7 @@ impl Run {
         let port = spec::port(&self.spec).map_err(NotStarted::create)?;
         let policy = spec::instances(&self.spec).map_err(NotStarted::create)?;
         let shutdown = config.shutdown.clone();
-        let checked = check_server(&program.current(), &config).await;
+        let checked = check_server(program.current(), config.clone()).await;
         let server = match checked {
             Err(error) => {
                 let started_at = self.started(key, Some(&error))?;

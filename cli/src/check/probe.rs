@@ -8,10 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Finding;
+use coracle_engine::EngineOptions;
+
+use super::{Finding, Weight};
 
 /// Free memory below which a cluster with a few pods is in trouble.
 const LEAST_MEMORY_BYTES: u64 = 128 * 1024 * 1024;
+/// Fewer Wasm instances than this are fewer than a node's pods may need.
+const FEW_INSTANCES: u32 = 2048;
 /// Free disk below which images and the store are in trouble.
 const LEAST_DISK_BYTES: u64 = 512 * 1024 * 1024;
 
@@ -21,6 +25,7 @@ pub(super) fn all(data_dir: &Path, port: u16, cri: &Path) -> Vec<Finding> {
         data(data_dir),
         disk(data_dir),
         memory(),
+        instances(EngineOptions::default()),
         ports(data_dir, port),
         cgroups(),
         nft(),
@@ -118,6 +123,24 @@ fn memory() -> Finding {
             "mount -t proc proc /proc",
         ),
     }
+}
+
+/// How many Wasm instances fit in the areas of memory that the system lets a process have.
+fn instances(options: EngineOptions) -> Finding {
+    let most = options.max_memories;
+    let detail =
+        format!("room for {most} Wasm instances at once, {} more of WASI 0.3", options.max_concurrent_memories);
+    if options.is_full() {
+        return Finding::fine("instances", detail);
+    }
+    let found = Finding::missing(
+        "instances",
+        detail,
+        "more instances than that wait or fail: the bound is vm.max_map_count",
+        "sysctl -w vm.max_map_count=262144 (in /etc/sysctl.d to keep it)",
+    );
+    // What it has is enough for a node's usual number of pods, several times over.
+    if most >= FEW_INSTANCES { Finding { weight: Weight::Fine, ..found } } else { found }
 }
 
 fn ports(data_dir: &Path, port: u16) -> Finding {
@@ -293,6 +316,16 @@ mod tests {
             assert!(found.contains("restrict_oom_score_adj = true"), "{found}");
             assert_eq!(weight("  restrict_oom_score_adj = true\n", without), weight("", with));
         }
+    }
+
+    #[test]
+    fn what_bounds_instances_is_told_with_what_lifts_it() {
+        let check = |count: u32| super::instances(coracle_engine::EngineOptions::with_memories(count));
+        assert_eq!((check(128).weight, check(10_051).weight), (Weight::Missing, Weight::Fine));
+        for count in [128, 10_051] {
+            assert!(check(count).mend.is_some_and(|(_, command)| command.contains("vm.max_map_count")));
+        }
+        assert_eq!(check(u32::MAX).mend, None);
     }
 
     #[test]

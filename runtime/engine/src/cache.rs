@@ -194,7 +194,7 @@ mod tests {
     const WAT: &str = r#"(component (core module $m (func (export "f"))) (core instance (instantiate $m)))"#;
 
     fn setup() -> (Engines, CompiledCache, tempfile::TempDir, CacheKey, Vec<u8>) {
-        let engines = Engines::new(&EngineOptions { max_memories: 128 }).unwrap();
+        let engines = Engines::new(&EngineOptions::with_memories(128)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let cache = CompiledCache::open(folder.path(), CacheLimits::default()).unwrap();
         let key = CacheKey::new(&ComponentDigest::of(WAT.as_bytes()), engines.optimized(), "cranelift");

@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod budget;
+mod busy;
 mod cache;
 mod compile;
 mod config;
@@ -17,6 +18,6 @@ pub use budget::{MemoryBudget, MemoryLimitExceeded, StoreLimiter};
 pub use cache::{CacheLimits, CompiledCache};
 pub use config::{EngineOptions, Engines, Tier};
 pub use error::EngineError;
-pub use meter::{CpuAccount, CpuQuota, Metered};
+pub use meter::{CpuAccount, CpuQuota, Metered, note_interruption};
 pub use registry::{ComponentDigest, Registry, Shared};
 pub use runtime::GuestRuntime;

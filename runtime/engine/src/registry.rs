@@ -58,7 +58,13 @@ impl fmt::Debug for ComponentDigest {
     }
 }
 
-type Prepare<P> = dyn Fn(Component) -> wasmtime::Result<P> + Send + Sync;
+type Prepare<P> = dyn Fn(Component, Tier) -> wasmtime::Result<P> + Send + Sync;
+
+/// Tells from a component's bytes which engine it is for: [`Tier::Optimized`] or [`Tier::Concurrent`].
+type Choose = fn(&[u8]) -> Tier;
+
+/// A component's bytes, and the engine on which it is to end up.
+type Better = (Arc<[u8]>, Tier);
 
 /// One digest's place in the registry. Its lock is held while the component is loaded, so that it is loaded once.
 type Slot<P> = Arc<tokio::sync::Mutex<Weak<Shared<P>>>>;
@@ -68,6 +74,7 @@ pub struct Registry<P> {
     engines: Engines,
     cache: Option<CompiledCache>,
     compiler: Compiler,
+    choose: Choose,
     prepare: Arc<Prepare<P>>,
     slots: Mutex<HashMap<ComponentDigest, Slot<P>>>,
 }
@@ -97,16 +104,19 @@ impl<P> fmt::Debug for Shared<P> {
 }
 
 impl<P: Send + Sync + 'static> Registry<P> {
-    /// A registry that keeps compiled forms in `cache`, if there is one, and links components with `prepare`.
+    /// A registry that keeps compiled forms in `cache`, if there is one, tells by `choose` which engine a component ends up
+    /// on, and links components with `prepare`.
     pub fn new(
         engines: Engines,
         cache: Option<CompiledCache>,
-        prepare: impl Fn(Component) -> wasmtime::Result<P> + Send + Sync + 'static,
+        choose: Choose,
+        prepare: impl Fn(Component, Tier) -> wasmtime::Result<P> + Send + Sync + 'static,
     ) -> Self {
         Self {
             engines,
             cache,
             compiler: Compiler::new(),
+            choose,
             prepare: Arc::new(prepare),
             slots: Mutex::new(HashMap::new()),
         }
@@ -126,12 +136,12 @@ impl<P: Send + Sync + 'static> Registry<P> {
             return Ok(shared);
         }
         let (component, tier, wasm) = self.obtain(digest, path).await?;
-        let prepared = (self.prepare)(component).map_err(EngineError::Link)?;
+        let prepared = (self.prepare)(component, tier).map_err(EngineError::Link)?;
         let shared = Arc::new(Shared { digest: digest.clone(), current: ArcSwap::from_pointee(prepared) });
         *place = Arc::downgrade(&shared);
         drop(place);
-        if let (Tier::Quick, Some(wasm)) = (tier, wasm) {
-            self.improve_later(&shared, wasm);
+        if let Some((wasm, best)) = wasm {
+            self.improve_later(&shared, wasm, best);
         }
         Ok(shared)
     }
@@ -150,11 +160,17 @@ impl<P: Send + Sync + 'static> Registry<P> {
         &self,
         digest: &ComponentDigest,
         path: &Path,
-    ) -> Result<(Component, Tier, Option<Arc<[u8]>>), EngineError> {
+    ) -> Result<(Component, Tier, Option<Better>), EngineError> {
         if let Some(component) = self.cached(digest, Tier::Optimized).await {
             return Ok((component, Tier::Optimized, None));
         }
         let wasm = read(path.to_owned()).await?;
+        let best = (self.choose)(&wasm);
+        if best != Tier::Optimized
+            && let Some(component) = self.cached(digest, best).await
+        {
+            return Ok((component, best, None));
+        }
         if wasm.len() >= QUICK_FIRST_FROM_BYTES
             && let Some(engine) = self.engines.get(Tier::Quick)
         {
@@ -163,13 +179,18 @@ impl<P: Send + Sync + 'static> Registry<P> {
                 None => self.compile(engine, digest, Tier::Quick, wasm.clone()).await,
             };
             match quick {
-                Ok(component) => return Ok((component, Tier::Quick, Some(wasm))),
+                Ok(component) => return Ok((component, Tier::Quick, Some((wasm, best)))),
                 // Winch lacks some of WebAssembly's proposals.
                 Err(error) => tracing::debug!("{digest} is not for the quick compiler: {error}"),
             }
         }
-        let component = self.compile(self.engines.optimized(), digest, Tier::Optimized, wasm).await?;
-        Ok((component, Tier::Optimized, None))
+        let component = self.compile(self.engine(best)?, digest, best, wasm).await?;
+        Ok((component, best, None))
+    }
+
+    fn engine(&self, tier: Tier) -> Result<&Engine, EngineError> {
+        let missing = || EngineError::Engine(wasmtime::Error::msg("this machine has no room for it"));
+        self.engines.get(tier).ok_or_else(missing)
     }
 
     async fn cached(&self, digest: &ComponentDigest, tier: Tier) -> Option<Component> {
@@ -189,13 +210,13 @@ impl<P: Send + Sync + 'static> Registry<P> {
     }
 
     /// Compiles the optimized form in the background and swaps it in.
-    fn improve_later(&self, shared: &Arc<Shared<P>>, wasm: Arc<[u8]>) {
+    fn improve_later(&self, shared: &Arc<Shared<P>>, wasm: Arc<[u8]>, best: Tier) {
         let (compiler, cache, prepare) = (self.compiler.clone(), self.cache.clone(), self.prepare.clone());
-        let engine = self.engines.optimized().clone();
+        let Some(engine) = self.engines.get(best).cloned() else { return };
         let (digest, shared) = (shared.digest.clone(), Arc::downgrade(shared));
         tokio::spawn(async move {
-            let better = compile(&compiler, cache, &engine, &digest, Tier::Optimized, wasm).await;
-            match better.and_then(|component| prepare(component).map_err(EngineError::Link)) {
+            let better = compile(&compiler, cache, &engine, &digest, best, wasm).await;
+            match better.and_then(|component| prepare(component, best).map_err(EngineError::Link)) {
                 Ok(better) => {
                     if let Some(shared) = shared.upgrade() {
                         shared.current.store(Arc::new(better));
@@ -252,7 +273,7 @@ mod tests {
     const WAT: &str = r#"(component (core module $m (func (export "f"))) (core instance (instantiate $m)))"#;
 
     fn engines() -> Engines {
-        Engines::new(&EngineOptions { max_memories: 128 }).unwrap()
+        Engines::new(&EngineOptions::with_memories(128)).unwrap()
     }
 
     #[tokio::test]
@@ -264,10 +285,15 @@ mod tests {
         let prepared = Arc::new(AtomicUsize::new(0));
         let count = prepared.clone();
         let cache = CompiledCache::open(folder.path().join("cache"), CacheLimits::default()).unwrap();
-        let registry = Registry::new(engines(), Some(cache), move |component| {
-            count.fetch_add(1, Ordering::SeqCst);
-            Ok(component)
-        });
+        let registry = Registry::new(
+            engines(),
+            Some(cache),
+            |_| Tier::Optimized,
+            move |component, _| {
+                count.fetch_add(1, Ordering::SeqCst);
+                Ok(component)
+            },
+        );
         let (first, second) = tokio::join!(registry.load(&digest, &path), registry.load(&digest, &path));
         let (first, second) = (first.unwrap(), second.unwrap());
         assert!(Arc::ptr_eq(&first, &second));
@@ -285,7 +311,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wasm");
         let digest = ComponentDigest::of(WAT.as_bytes());
-        let registry = Registry::new(engines(), None, Ok);
+        let registry = Registry::new(engines(), None, |_| Tier::Optimized, |component, _| Ok(component));
         assert!(matches!(registry.load(&digest, &path).await, Err(EngineError::Read { .. })));
         std::fs::write(&path, "(component (core module (func unreachable local.get 7)))").unwrap();
         let error = registry.load(&digest, &path).await.unwrap_err().to_string();
@@ -302,7 +328,7 @@ mod tests {
         std::fs::write(&path, format!("(; {filler} ;){WAT}")).unwrap();
         let digest = ComponentDigest::of(b"big");
         let engines = engines();
-        let registry = Registry::new(engines.clone(), None, Ok);
+        let registry = Registry::new(engines.clone(), None, |_| Tier::Optimized, |component, _| Ok(component));
         let shared = registry.load(&digest, &path).await.unwrap();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while !Engine::same(shared.current().engine(), engines.optimized()) {

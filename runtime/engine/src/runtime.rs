@@ -32,12 +32,16 @@ struct Inner {
 impl GuestRuntime {
     /// Starts the worker threads; `None` is one per core.
     pub fn start(threads: Option<NonZeroUsize>) -> Result<Self, EngineError> {
+        Self::start_named("wasm-guest", threads)
+    }
+
+    pub(crate) fn start_named(name: &str, threads: Option<NonZeroUsize>) -> Result<Self, EngineError> {
         let threads = threads.or_else(|| std::thread::available_parallelism().ok()).map_or(2, NonZeroUsize::get);
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .max_blocking_threads(MAX_BLOCKING_THREADS)
             .thread_stack_size(THREAD_STACK_BYTES)
-            .thread_name("wasm-guest")
+            .thread_name(name)
             // Look at timers and sockets after every poll: with tokio's 61, one computing guest delays all timers.
             .event_interval(1)
             .enable_all()

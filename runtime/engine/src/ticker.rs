@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 use wasmtime::{Engine, EngineWeak};
 
 /// Time between two ticks: the longest a computing guest keeps its thread from others.
-const TICK: Duration = Duration::from_millis(5);
+pub(crate) const TICK: Duration = Duration::from_millis(5);
 
 /// Handle to the ticking thread. The thread ends when the last handle is dropped.
 #[derive(Debug)]

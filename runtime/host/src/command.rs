@@ -30,18 +30,19 @@ enum Command {
 ///
 /// # Panics
 /// When the program is not a command.
-pub async fn start_command(program: &Program, config: GuestConfig) -> Result<Running, SetupError> {
+pub async fn start_command(program: Arc<Program>, config: GuestConfig) -> Result<Running, SetupError> {
     let config = Arc::new(config);
-    let mut store = config.store(program.engine());
-    let instantiate = async {
-        match &program.entry {
+    let cpu = config.cpu.clone();
+    let instantiate = async move {
+        let mut store = config.store(program.engine());
+        let command = match &program.entry {
             Entry::CommandP2(pre) => pre.instantiate_async(&mut store).await.map(Command::P2),
             Entry::CommandP3(pre) => pre.instantiate_async(&mut store).await.map(Command::P3),
             Entry::Http(_) => panic!("a server is not a command"),
-        }
+        };
+        command.map(|command| Running { store, command, config })
     };
-    let command = Metered::new(Box::pin(instantiate), config.cpu.clone()).await.map_err(SetupError::Instantiate)?;
-    Ok(Running { store, command, config })
+    Metered::new(Box::pin(instantiate), cpu).await.map_err(SetupError::of_instance)
 }
 
 impl Running {
@@ -76,7 +77,7 @@ impl SetupError {
                 outcome @ Outcome::OutOfMemory { .. } => Some(outcome),
                 _ => None,
             },
-            Self::Directory { .. } | Self::Listen { .. } => None,
+            Self::Directory { .. } | Self::Listen { .. } | Self::NoRoom(_) => None,
         }
     }
 }
@@ -100,11 +101,12 @@ mod tests {
 
     #[tokio::test]
     async fn both_compilers_code_ends_the_same_way() {
-        let engines = Engines::new(&EngineOptions { max_memories: 128 }).unwrap();
+        let engines = Engines::new(&EngineOptions::with_memories(128)).unwrap();
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/guests/misbehave/misbehave.wasm");
         for tier in [Tier::Optimized, Tier::Quick] {
             let engine = engines.get(tier).unwrap();
-            let program = link(&linker(engine).unwrap(), &Component::from_file(engine, path).unwrap()).unwrap();
+            let program =
+                Arc::new(link(&linker(engine, tier).unwrap(), &Component::from_file(engine, path).unwrap()).unwrap());
             for (args, expected) in [
                 (&["m", "exit", "300"][..], Some(Outcome::Exited { code: 300_u16 as u8 })),
                 (&["m", "print", "1"][..], Some(Outcome::Exited { code: 0 })),
@@ -122,7 +124,7 @@ mod tests {
                     http: HttpClient::new(Vec::new()).unwrap(),
                     shutdown: ShutdownSignal::new(),
                 };
-                let outcome = start_command(&program, config).await.unwrap().run().await;
+                let outcome = start_command(program.clone(), config).await.unwrap().run().await;
                 match expected {
                     Some(expected) => assert_eq!(outcome, expected, "{tier:?}"),
                     None => assert!(matches!(outcome, Outcome::Trapped { .. }), "{tier:?} {outcome:?}"),

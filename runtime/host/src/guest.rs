@@ -3,8 +3,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use coracle_engine::{CpuAccount, MemoryBudget, StoreLimiter};
-use wasmtime::{Engine, Store, component::ResourceTable};
+use coracle_engine::{CpuAccount, MemoryBudget, StoreLimiter, note_interruption};
+use wasmtime::{Engine, Store, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, sockets::SocketAddrUse};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -64,9 +64,27 @@ pub enum SetupError {
         /// Why.
         source: std::io::Error,
     },
-    /// The instance trapped while it was made, or the host has no room for it.
+    /// The node holds as many instances as it has room for.
+    #[error(
+        "this node has no room for another WebAssembly instance: {0:#}; areas of memory are what it has most instances by: \
+         `sysctl vm.max_map_count` says how many, and more of them count from the next start on"
+    )]
+    NoRoom(wasmtime::Error),
+    /// The instance trapped while it was made.
     #[error("{0:#}")]
     Instantiate(wasmtime::Error),
+}
+
+impl SetupError {
+    /// Why an instance could not be made.
+    pub(crate) fn of_instance(error: wasmtime::Error) -> Self {
+        if is_lack_of_room(&error) { Self::NoRoom(error) } else { Self::Instantiate(error) }
+    }
+}
+
+/// Whether there may be room for this instance at another moment.
+pub(crate) fn is_lack_of_room(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| cause.is::<wasmtime::PoolConcurrencyLimitError>())
 }
 
 /// The state of one instance's store.
@@ -112,7 +130,10 @@ impl GuestConfig {
         let mut store = Store::new(engine, guest);
         store.limiter(|guest| &mut guest.limiter);
         store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
+        store.epoch_deadline_callback(|_| {
+            note_interruption();
+            Ok(UpdateDeadline::Yield(1))
+        });
         store
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Uri, uri::Scheme};
+use http::{HeaderName, Request, Response, Uri, uri::Scheme};
 use http_body_util::BodyExt;
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
@@ -29,8 +29,8 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 use wasmtime_wasi_http::{
-    Error, RequestOptions, WasiBody, WasiHttpHooks, io::TokioIo, p2::bindings::http::types as p2,
-    p3::bindings::http::types as p3,
+    DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpHooks, io::TokioIo,
+    p2::bindings::http::types as p2, p3::bindings::http::types as p3,
 };
 
 use crate::{
@@ -88,6 +88,11 @@ type IoFuture = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type SendResult = Result<(Response<WasiBody>, IoFuture), Error>;
 
 impl WasiHttpHooks for OutgoingHttp {
+    /// The same headers as wasmtime's own rule, which makes a closure for each header it looks at.
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        DEFAULT_FORBIDDEN_HEADERS.contains(name)
+    }
+
     fn send_request(
         &mut self,
         request: Request<WasiBody>,

@@ -2,7 +2,8 @@
 
 use std::sync::OnceLock;
 
-use coracle_engine::{CompiledCache, Engines, Registry};
+use coracle_engine::{CompiledCache, Engines, Registry, Tier};
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wasmtime::{
     Engine,
     component::{Component, InstancePre, Linker},
@@ -66,33 +67,73 @@ impl Program {
 
 /// A registry that links what it loads to the host's interfaces.
 pub fn program_registry(engines: Engines, cache: Option<CompiledCache>) -> wasmtime::Result<ProgramRegistry> {
-    let optimized = linker(engines.optimized())?;
-    let quick = OnceLock::new();
-    let link_with = engines.clone();
-    Ok(Registry::new(engines, cache, move |component| {
-        if Engine::same(component.engine(), link_with.optimized()) {
-            return link(&optimized, &component);
-        }
-        if quick.get().is_none() {
+    let optimized = linker(engines.optimized(), Tier::Optimized)?;
+    let (quick, concurrent) = (OnceLock::new(), OnceLock::new());
+    Ok(Registry::new(engines, cache, tier, move |component, tier| {
+        let made_later = match tier {
+            Tier::Optimized => return link(&optimized, &component),
+            Tier::Quick => &quick,
+            Tier::Concurrent => &concurrent,
+        };
+        if made_later.get().is_none() {
             // Made twice when two components are the first at once: the second is dropped.
-            let _ = quick.set(linker(component.engine())?);
+            let _ = made_later.set(linker(component.engine(), tier)?);
         }
-        link(quick.get().expect("it was set above"), &component)
+        link(made_later.get().expect("it was set above"), &component)
     }))
 }
 
-/// All the host's interfaces.
-pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+/// What a component must do without on [`Tier::Optimized`].
+const CONCURRENT_FEATURES: WasmFeatures = WasmFeatures::CM_ASYNC
+    .union(WasmFeatures::CM_MORE_ASYNC_BUILTINS)
+    .union(WasmFeatures::CM_ASYNC_STACKFUL)
+    .union(WasmFeatures::CM_THREADING)
+    .union(WasmFeatures::CM_ERROR_CONTEXT);
+
+/// How the imports of WASI 0.3 end, some of which have no asynchronous function.
+const WASI_0_3: &str = "@0.3.";
+
+/// The engine that a component is for. Only its types and the names of its imports are looked at, no code. What is no
+/// component is left to the compiler, which says what is wrong with it.
+fn tier(wasm: &[u8]) -> Tier {
+    let all = WasmFeatures::all();
+    let sequential = !imports_wasi_0_3(wasm) && is_valid(wasm, all.difference(CONCURRENT_FEATURES));
+    if sequential || !is_valid(wasm, all) { Tier::Optimized } else { Tier::Concurrent }
+}
+
+fn imports_wasi_0_3(wasm: &[u8]) -> bool {
+    Parser::new(0).parse_all(wasm).map_while(Result::ok).any(|payload| match payload {
+        Payload::ComponentImportSection(imports) => {
+            imports.into_iter().flatten().any(|import| import.name.name.contains(WASI_0_3))
+        }
+        _ => false,
+    })
+}
+
+/// Whether everything but the code is valid with these features.
+fn is_valid(wasm: &[u8], features: WasmFeatures) -> bool {
+    let mut validator = Validator::new_with_features(features);
+    Parser::new(0).parse_all(wasm).all(|payload| payload.is_ok_and(|payload| validator.payload(&payload).is_ok()))
+}
+
+/// The host's interfaces that the engine of a tier can offer.
+pub(crate) fn linker(engine: &Engine, tier: Tier) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
+    let concurrent = tier != Tier::Optimized;
     p2::add_to_linker_async(&mut linker)?;
-    p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    if concurrent {
+        p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    }
     linker.allow_shadowing(true);
     tcp::add_to_linker(&mut linker)?;
     udp::add_to_linker(&mut linker)?;
-    sockets_p3::add_to_linker(&mut linker)?;
-    name_lookup::add_to_linker(&mut linker)?;
+    name_lookup::add_p2_to_linker(&mut linker)?;
+    if concurrent {
+        sockets_p3::add_to_linker(&mut linker)?;
+        name_lookup::add_p3_to_linker(&mut linker)?;
+    }
     shutdown::add_to_linker(&mut linker)?;
     environment::add_to_linker(&mut linker)?;
     preopens::add_to_linker(&mut linker)?;
@@ -148,4 +189,25 @@ fn entry(export: Export, pre: InstancePre<Guest>) -> wasmtime::Result<Entry> {
         Export::CommandP3 => Entry::CommandP3(p3::bindings::CommandPre::new(pre)?),
         Export::CommandP2 => Entry::CommandP2(p2::bindings::CommandPre::new(pre)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_pays_for_concurrency_only_when_it_uses_it() {
+        let guests = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/guests");
+        for (path, expected) in [
+            ("../../examples/hello/hello.wasm", Tier::Optimized),
+            ("misbehave/misbehave.wasm", Tier::Optimized),
+            ("p3-command/p3-command.wasm", Tier::Concurrent),
+            ("p3-server/p3-server.wasm", Tier::Concurrent),
+        ] {
+            assert_eq!(tier(&std::fs::read(format!("{guests}/{path}")).unwrap()), expected, "{path}");
+        }
+        for not_a_component in [&b"(component)"[..], b"", b"\0asm\x0d\0\x01\0\xff"] {
+            assert_eq!(tier(not_a_component), Tier::Optimized, "{not_a_component:?}");
+        }
+    }
 }

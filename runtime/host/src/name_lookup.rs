@@ -128,8 +128,8 @@ impl Pollable for AddressStream {
     }
 }
 
-/// Replaces both interfaces; the linker must allow shadowing.
-pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+/// Replaces the interface of WASI 0.2; the linker must allow shadowing.
+pub(crate) fn add_p2_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     type Stream = Resource<AddressStream>;
     let mut p2 = linker.instance(INTERFACE_P2)?;
     p2.resource("resolve-address-stream", ResourceType::host::<AddressStream>(), |mut store, rep| {
@@ -149,7 +149,11 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     p2.func_wrap("[method]resolve-address-stream.subscribe", |mut store, (stream,): (Stream,)| {
         let pollable: Resource<DynPollable> = subscribe(store.data_mut().ctx().table, stream)?;
         Ok((pollable,))
-    })?;
+    })
+}
+
+/// Replaces the interface of WASI 0.3; the linker must allow shadowing, and its engine must know concurrency.
+pub(crate) fn add_p3_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     let mut p3 = linker.instance(INTERFACE_P3)?;
     p3.func_wrap_concurrent("resolve-addresses", |accessor, (name,): (String,)| {
         Box::pin(async move {

@@ -25,8 +25,15 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    GuestConfig, Program, SetupError, guest::Guest, linker::Entry, outcome::Outcome, server::Pool, stdio::StdStream,
+    GuestConfig, Program, SetupError,
+    guest::{Guest, is_lack_of_room},
+    linker::Entry,
+    outcome::Outcome,
+    server::Pool,
+    stdio::StdStream,
 };
+
+mod gathered;
 
 /// How long a guest may go on after its response has been sent.
 const AFTER_RESPONSE: Duration = Duration::from_secs(30);
@@ -52,9 +59,10 @@ impl Instance {
 ///
 /// # Panics
 /// When the program is not a server.
-pub async fn check_server(program: &Program, config: &Arc<GuestConfig>) -> Result<(), SetupError> {
-    let instance = Box::pin(Instance::new(program, config));
-    Metered::new(instance, config.cpu.clone()).await.map(|_| ()).map_err(SetupError::Instantiate)
+pub async fn check_server(program: Arc<Program>, config: Arc<GuestConfig>) -> Result<(), SetupError> {
+    let cpu = config.cpu.clone();
+    let instance = Box::pin(async move { Instance::new(&program, &config).await });
+    Metered::new(instance, cpu).await.map(|_| ()).map_err(SetupError::of_instance)
 }
 
 /// What the guest answered with.
@@ -118,7 +126,10 @@ pub(crate) async fn handle(
             if let Some(failed) = failed {
                 pool.log(StdStream::Stderr, &format!("{subject}: the guest ended after its response: {failed}\n"));
             }
-            finish(response, rest)
+            match rest {
+                Some(rest) => finish(response, rest),
+                None => response.map(gathered::gather),
+            }
         }
         (Some(Err(error)), failed) => {
             let why = failed.unwrap_or_else(|| describe(&error));
@@ -131,8 +142,7 @@ pub(crate) async fn handle(
 
 /// A node without room for another instance may have it a moment later; anything else is the component's failure.
 fn status(error: &wasmtime::Error) -> StatusCode {
-    let no_room = error.chain().any(|cause| cause.is::<wasmtime::PoolConcurrencyLimitError>());
-    if no_room { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR }
+    if is_lack_of_room(error) { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR }
 }
 
 fn describe(error: &wasmtime::Error) -> String {
@@ -244,8 +254,7 @@ impl Rest {
     }
 }
 
-fn finish(response: Response<WasiBody>, rest: Option<Rest>) -> Response<WasiBody> {
-    let Some(rest) = rest else { return response };
+fn finish(response: Response<WasiBody>, rest: Rest) -> Response<WasiBody> {
     let (head, body) = response.into_parts();
     let left_bytes = content_length(&head.headers);
     Response::from_parts(head, GuestBody { body, rest: Some(rest), left_bytes }.boxed_unsync())

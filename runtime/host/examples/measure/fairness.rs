@@ -17,7 +17,7 @@ pub(crate) fn fairness(spinning: usize) {
     let setup = Setup::new(MISBEHAVE);
     let program = setup.program.current();
     for _ in 0..spinning {
-        let start = start_command(&program, setup.config(&["spinner", "spin"]));
+        let start = start_command(program.clone(), setup.config(&["spinner", "spin"]));
         let running = setup.runtime.handle().block_on(start).expect("an instance");
         drop(setup.runtime.spawn(running.run()));
     }

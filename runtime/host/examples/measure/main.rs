@@ -4,6 +4,7 @@
 //! cargo run --profile fast -p coracle-host --example measure -- instances [COMPONENT]
 //! cargo run --profile fast -p coracle-host --example measure -- requests [SECONDS [CONNECTIONS [reuse]]]
 //! cargo run --profile fast -p coracle-host --example measure -- density [INSTANCES]
+//! cargo run --profile fast -p coracle-host --example measure -- servers [SERVERS]
 //! cargo run --profile fast -p coracle-host --example measure -- fairness [SPINNING]
 //! ```
 
@@ -30,9 +31,10 @@ fn main() {
             requests::requests(seconds, number(2, 32), setup::policy(word(3)));
         }
         Some("density") => density::density(number(1, 10_000)),
+        Some("servers") => density::servers(number(1, 1000)),
         Some("fairness") => fairness::fairness(number(1, 4)),
         // What `requests` starts as a process of its own, so that its CPU time is not the server's.
         Some("client") => client::run(word(1).expect("an address"), number(2, 32), number(3, 5) as u64),
-        _ => panic!("say what to measure: instances, requests, density or fairness"),
+        _ => panic!("say what to measure: instances, requests, density, servers or fairness"),
     }
 }

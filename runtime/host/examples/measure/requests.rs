@@ -28,7 +28,7 @@ pub(crate) fn instances(component: &str) {
         let (started, cpu) = (Instant::now(), process::cpu());
         while started.elapsed() < MEASURE {
             for _ in 0..100 {
-                check_server(&program, &config).await.expect("an instance");
+                check_server(program.clone(), config.clone()).await.expect("an instance");
             }
             done += 100;
         }
