@@ -27,7 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use connect::{Connecting, identity, ran};
 
-use crate::{cni::Leases, register::Known};
+use crate::{cni::Leases, register::Known, volumes::sub_path::bind};
 
 /// Which runtime runs a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,8 @@ struct Inner {
     network: OnceCell<()>,
     /// The socket that the network plugin asks.
     cni_socket: PathBuf,
+    /// Where pods have their directories.
+    pods_dir: PathBuf,
     /// The node's range of addresses, once there is one.
     known: watch::Receiver<Known>,
     reports: mpsc::Sender<Report>,
@@ -153,7 +155,7 @@ impl Runtimes {
         match (pod.sandbox, pod.spec.clone()) {
             (Sandbox::Up, _) => {
                 drop(table);
-                oci.submit(Command::StartContainer(spec));
+                self.start_outside(oci, spec);
             }
             (Sandbox::First | Sandbox::Later, _) => pod.waiting.push(*spec),
             (Sandbox::None, Some(sandbox)) => {
@@ -166,6 +168,15 @@ impl Runtimes {
                 drop(table);
                 self.start_failed(key, "the pod's sandbox is gone".to_owned());
             }
+        }
+    }
+
+    /// Starts a container of the container runtime, which cannot be given descriptors of this process.
+    fn start_outside(&self, oci: &ContainerdWorkload, mut spec: Box<ContainerSpec>) {
+        let paths = spec.mounts.iter_mut().map(|mount| &mut mount.host_path);
+        match bind(&self.inner.pods_dir, &spec.key, paths) {
+            Ok(()) => oci.submit(Command::StartContainer(spec)),
+            Err(error) => self.start_failed(spec.key, format!("failed to mount a part of a volume: {error}")),
         }
     }
 

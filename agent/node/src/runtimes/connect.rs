@@ -79,6 +79,7 @@ impl Runtimes {
             oci: OnceLock::new(),
             network: OnceCell::new(),
             cni_socket,
+            pods_dir: config.pods_dir.clone(),
             known,
             reports,
             table: Mutex::new(Table::default()),
