@@ -1,14 +1,17 @@
 //! A container's volumes as directories that its guest opens. WASI opens directories only, so a mounted file is shown by a
-//! directory made for it that holds a second name of the file.
+//! directory made for it that holds a second name of the file. What a guest may do is said of a directory as a whole: a file
+//! that it may only read is shown beside one that it may write by a copy that nobody can write.
 
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use coracle_agent_core::workload::{Access, Mount, TerminationMessage};
 use coracle_host::{Directory, DirectoryAccess};
+use rustix::fs::{AtFlags, CWD, IFlags, ioctl_getflags, ioctl_setflags, linkat};
 
 /// Directories for a guest, and the directory that was made for mounted files.
 #[derive(Debug)]
@@ -68,18 +71,22 @@ impl Mounts {
 
     /// Shows files of one directory. The directory can be written when one of them can.
     fn stage(&mut self, parent: String, mounts: &[&Mount], directory: PathBuf) -> Result<(), MountError> {
+        let writable = mounts.iter().any(|mount| mount.access == Access::ReadWrite);
         for mount in mounts {
             let (_, name) = split(&mount.container_path);
             let target = directory.join(name);
+            let own_copy = writable && mount.access == Access::ReadOnly;
             fs::create_dir_all(&directory)
-                .and_then(|()| match fs::hard_link(&mount.host_path, &target) {
-                    // Another file system: a copy will do for reading.
-                    Err(_) if mount.access == Access::ReadOnly => fs::copy(&mount.host_path, &target).map(|_| ()),
-                    linked => linked,
+                .and_then(|()| {
+                    match if own_copy { Err(io::ErrorKind::Unsupported.into()) } else { link(mount, &target) } {
+                        // Another file system: a copy will do for reading.
+                        Err(_) if mount.access == Access::ReadOnly => fs::copy(&mount.host_path, &target).map(drop),
+                        linked => linked,
+                    }
                 })
+                .and_then(|()| if own_copy { seal(&target) } else { Ok(()) })
                 .map_err(|source| error(mount, source))?;
         }
-        let writable = mounts.iter().any(|mount| mount.access == Access::ReadWrite);
         let access = if writable { DirectoryAccess::ReadWrite } else { DirectoryAccess::ReadOnly };
         self.directories.push(Directory { host_path: directory, guest_path: parent, access });
         Ok(())
@@ -88,8 +95,7 @@ impl Mounts {
     /// Removes what was made for the container.
     pub(crate) fn clean_up(&self) {
         if let Some(staging) = &self.staging
-            && let Err(error) = fs::remove_dir_all(staging)
-            && error.kind() != io::ErrorKind::NotFound
+            && let Err(error) = remove_staged(staging)
         {
             tracing::warn!("{} cannot be removed: {error}", staging.display());
         }
@@ -100,6 +106,49 @@ impl Drop for Mounts {
     fn drop(&mut self) {
         self.clean_up();
     }
+}
+
+/// A second name of a mounted file. The path may be the link by which the kernel shows an open file.
+fn link(mount: &Mount, target: &Path) -> io::Result<()> {
+    Ok(linkat(CWD, &mount.host_path, CWD, target, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+/// Makes a copy that nobody can write. The mode is enough for any user but root, whom only the file's own flag stops; where
+/// the file system has no such flag the guest may change its copy, and nothing else.
+fn seal(path: &Path) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o444))?;
+    let file = fs::File::open(path)?;
+    let sealed = ioctl_getflags(&file).and_then(|flags| ioctl_setflags(&file, flags | IFlags::IMMUTABLE));
+    if let Err(error) = sealed {
+        tracing::debug!(%error, path = %path.display(), "a copy is not sealed");
+    }
+    Ok(())
+}
+
+/// Removes staged files, sealed ones too; says nothing when there are none.
+pub(crate) fn remove_staged(staging: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(staging) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => return removed,
+    }
+    let mut left = vec![staging.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                left.push(entry.path());
+            } else if kind.is_file() {
+                let file = fs::File::open(entry.path())?;
+                let flags = ioctl_getflags(&file).unwrap_or(IFlags::empty());
+                if flags.contains(IFlags::IMMUTABLE) {
+                    ioctl_setflags(&file, flags - IFlags::IMMUTABLE)?;
+                }
+            }
+        }
+    }
+    fs::remove_dir_all(staging)
 }
 
 fn error(mount: &Mount, source: io::Error) -> MountError {
@@ -158,6 +207,64 @@ mod tests {
         assert_eq!(fs::read_to_string(root.join("message")).unwrap(), "bye");
         drop(prepared);
         assert!(!staging.exists());
+    }
+
+    #[test]
+    fn a_file_that_may_only_be_read_is_safe_beside_one_that_may_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::write(root.join("secret"), "the host's").unwrap();
+        let termination = TerminationMessage {
+            path: "/dev/message".into(),
+            host_path: Some(root.join("message")),
+            fallback_to_logs: false,
+        };
+        let secret = Mount::new(root.join("secret"), "/dev/secret", Access::ReadOnly);
+        let staging = root.join("staging");
+        let prepared = Mounts::prepare(&[secret], &termination, &staging).unwrap();
+        assert_eq!(prepared.directories.len(), 1);
+        let shown = prepared.directories[0].host_path.clone();
+        assert_eq!(fs::read_to_string(shown.join("secret")).unwrap(), "the host's");
+        // Where the file system can seal a file this fails for root too; the host's file is untouched in any case.
+        let probe = root.join("probe");
+        fs::write(&probe, "").unwrap();
+        seal(&probe).unwrap();
+        if fs::write(&probe, "x").is_err() {
+            assert!(fs::write(shown.join("secret"), "changed").is_err());
+            assert!(fs::rename(shown.join("secret"), shown.join("other")).is_err());
+        } else {
+            fs::write(shown.join("secret"), "changed").unwrap();
+        }
+        assert_eq!(fs::read_to_string(root.join("secret")).unwrap(), "the host's");
+        fs::write(shown.join("message"), "bye").unwrap();
+        assert_eq!(fs::read_to_string(root.join("message")).unwrap(), "bye");
+        drop(prepared);
+        assert!(!staging.exists());
+        let probes = root.join("probes");
+        fs::create_dir(&probes).unwrap();
+        fs::write(probes.join("x"), "").unwrap();
+        seal(&probes.join("x")).unwrap();
+        remove_staged(&probes).unwrap();
+        remove_staged(&probes).unwrap();
+        let file = fs::File::open(&probe).unwrap();
+        if let Ok(flags) = ioctl_getflags(&file) {
+            let _ = ioctl_setflags(&file, flags - IFlags::IMMUTABLE);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_given_by_a_descriptor_is_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::write(root.join("config"), "a=1").unwrap();
+        let held = fs::File::open(root.join("config")).unwrap();
+        let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&held));
+        let none = TerminationMessage { path: String::new(), host_path: None, fallback_to_logs: false };
+        for access in [Access::ReadOnly, Access::ReadWrite] {
+            let mount = Mount::new(&path, "/etc/app.conf", access);
+            let prepared = Mounts::prepare(&[mount], &none, &root.join("staging")).unwrap();
+            assert_eq!(fs::read_to_string(prepared.directories[0].host_path.join("app.conf")).unwrap(), "a=1");
+        }
     }
 
     #[test]

@@ -129,10 +129,7 @@ impl WasmWorkload {
         let directory = |name: &str| config.data_dir.join(name);
         let staging = directory("staging");
         // Nothing of an earlier run is in use.
-        let made = match std::fs::remove_dir_all(&staging) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => std::fs::create_dir_all(&staging),
-        };
+        let made = crate::mounts::remove_staged(&staging).and_then(|()| std::fs::create_dir_all(&staging));
         made.map_err(|source| WasmError::Directory { path: staging.clone(), source })?;
         let compiled = directory("compiled");
         let cache = CompiledCache::open(&compiled, config.cache)
