@@ -112,6 +112,11 @@ impl PodNetwork {
     /// those are that listen on every address.
     pub(crate) fn route(&self, remote: SocketAddr, transport: Transport) -> Result<Route, Refused> {
         let PodAddresses::Own { v4, v6 } = self.addresses else { return Ok(Route { to: remote, from: None }) };
+        // `::ffff:a.b.c.d` is the IPv4 address for the kernel, and so for these rules.
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        if !is_one_host(remote.ip()) {
+            return Err(Refused::Unreachable);
+        }
         match remote.ip() {
             IpAddr::V4(ip) => {
                 let own = v4.ok_or(Refused::Unreachable)?;
@@ -165,13 +170,23 @@ impl PodNetwork {
     /// loopback services are not for pods.
     pub(crate) fn may_reach(&self, address: SocketAddr) -> bool {
         let PodAddresses::Own { v4, v6 } = self.addresses else { return true };
-        match address.ip() {
+        match address.ip().to_canonical() {
+            ip if !is_one_host(ip) => false,
             IpAddr::V4(ip) if ip.is_loopback() => {
                 v4.is_some_and(|own| ip == own || ip == Self::loopback(own) || (own.is_loopback() && is_pod_range(ip)))
             }
             IpAddr::V4(_) => v4.is_some(),
             IpAddr::V6(ip) => v6.is_some() && !ip.is_loopback(),
         }
+    }
+}
+
+/// Whether an address is that of one host. To `0.0.0.0` and `::` the kernel connects over the host's own loopback; broadcast
+/// and multicast reach whoever listens in the host's network.
+fn is_one_host(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.octets()[0] != 0 && !ip.is_broadcast() && !ip.is_multicast(),
+        IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
     }
 }
 
@@ -249,6 +264,21 @@ mod tests {
         }
     }
 
+    /// The kernel would take these for its own loopback, or for everybody.
+    #[test]
+    fn there_is_no_way_to_addresses_of_nobody_and_everybody() {
+        let pod = pod(&["10.42.3.7", "fd00::7"]);
+        for remote in
+            ["0.0.0.0:80", "0.0.0.1:80", "[::]:80", "[::ffff:0.0.0.0]:80", "255.255.255.255:80", "[ff02::1]:80"]
+        {
+            for transport in [Transport::Tcp, Transport::Udp] {
+                assert_eq!(pod.route(addr(remote), transport), Err(Refused::Unreachable), "{remote}");
+            }
+        }
+        let mapped = pod.route(addr("[::ffff:127.0.0.1]:5432"), Transport::Tcp).unwrap();
+        assert_eq!(mapped.to, addr("10.42.3.7:5432"), "the pod's own loopback, not the host's");
+    }
+
     #[test]
     fn the_pod_s_own_loopback_is_preferred_when_somebody_listens() {
         let pod = pod(&["127.64.77.7"]);
@@ -272,11 +302,20 @@ mod tests {
     fn the_last_check_keeps_pods_off_each_other_and_off_the_host() {
         let privileged = pod(&["10.42.3.7"]);
         let unprivileged = pod(&["127.64.3.7"]);
+        let dual = pod(&["10.42.3.7", "fd00::7"]);
         for (pod, address, bind, reach) in [
             (&privileged, "10.42.3.7:80", true, true),
             (&privileged, "127.170.3.7:80", true, true),
-            (&privileged, "0.0.0.0:0", true, true),
-            (&privileged, "0.0.0.0:80", false, true),
+            (&privileged, "0.0.0.0:0", true, false),
+            (&privileged, "0.0.0.0:80", false, false),
+            (&privileged, "0.1.2.3:80", false, false),
+            (&privileged, "255.255.255.255:80", false, false),
+            (&privileged, "224.0.0.1:80", false, false),
+            (&dual, "[::]:80", false, false),
+            (&dual, "[ff02::1]:80", false, false),
+            (&dual, "[::ffff:127.0.0.1]:80", false, false),
+            (&dual, "[::ffff:0.0.0.0]:80", false, false),
+            (&dual, "[2001:db8::1]:80", false, true),
             (&privileged, "10.42.3.8:80", false, true),
             (&privileged, "127.0.0.1:80", false, false),
             (&privileged, "127.170.3.8:80", false, false),
