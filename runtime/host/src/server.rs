@@ -1,6 +1,8 @@
 //! The HTTP server in front of a `wasi:http` component: HTTP/1.1 and HTTP/2 without TLS on the pod's addresses. An instance
 //! a request unless told otherwise. It bounds connections, heads, bodies and running instances, and drains before it ends.
 
+mod slow;
+
 use std::{
     convert::Infallible,
     future::Future,
@@ -40,6 +42,13 @@ use crate::{
 
 /// Connections the kernel holds before they are accepted.
 const BACKLOG: i32 = 1024;
+
+/// How often HTTP/2 clients are asked whether they are there, and how long they may take to say so.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// A connection on which no request comes is ended after this. Other servers keep them for about a minute, and clients open
+/// another one when they need it.
+const IDLE: Duration = Duration::from_secs(120);
 
 /// Pause after the system had no descriptor left for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -139,6 +148,10 @@ impl Pool {
         self.config.log.write(stream, line.as_bytes());
     }
 
+    fn uploaded(&self, body: Incoming) -> slow::Uploaded {
+        slow::Uploaded::new(body, self.at_work.clone())
+    }
+
     async fn respond(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<WasiBody>, Infallible> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let permit = match self.at_work.clone().try_acquire_owned() {
@@ -152,14 +165,14 @@ impl Pool {
             return Ok(plain(StatusCode::BAD_REQUEST, "the request names no host\n"));
         }
         let request = match self.limits.max_body_bytes {
-            None => request.map(|body| body.map_err(Error::from).boxed_unsync()),
+            None => request.map(|body| self.uploaded(body).boxed_unsync()),
             Some(most) => {
                 if content_length(&request).is_some_and(|length| length > most) {
                     return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is too long\n"));
                 }
                 let most_bytes = usize::try_from(most).unwrap_or(usize::MAX);
                 request.map(|body| {
-                    let limited = Limited::new(body, most_bytes);
+                    let limited = Limited::new(self.uploaded(body), most_bytes);
                     limited.map_err(move |_| Error::HttpRequestBodySize(Some(most))).boxed_unsync()
                 })
             }
@@ -303,6 +316,8 @@ fn builder(limits: ServerLimits) -> Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .keep_alive_timeout(KEEP_ALIVE)
         .max_concurrent_streams(128)
         .max_header_list_size(u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX));
     builder
@@ -355,10 +370,22 @@ async fn connection(
     kill: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| pool.clone().respond(request));
+    let (asked, places) = (slow::Asked::new(), pool.at_work.clone());
+    let asking = asked.clone();
+    let service = service_fn(move |request| {
+        asking.now();
+        pool.clone().respond(request)
+    });
+    let stream = slow::Taken::new(stream, places);
     let serve = async {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let result = match select(connection.as_mut(), pin!(drain.cancelled())).await {
+        let last = async {
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = asked.nothing_for(IDLE) => {}
+            }
+        };
+        let result = match select(connection.as_mut(), pin!(last)).await {
             Either::Left((result, _)) => result,
             Either::Right(((), _)) => {
                 connection.as_mut().graceful_shutdown();
