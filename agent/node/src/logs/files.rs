@@ -3,13 +3,13 @@
 
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
 use tokio::io::AsyncSeekExt;
 
-use super::entry::Entry;
+use super::{BLOCK_BYTES, entry::Entry};
 
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,31 +65,87 @@ pub(super) fn next_after(dir: &Path, attempt: u32, file: &LogFile) -> io::Result
     Ok(files.into_iter().nth(next))
 }
 
-/// Where the last `lines` lines begin; the very beginning when that is not given.
+/// Where the last `lines` lines begin; the very beginning when that is not given. Files are read from their end, a block at
+/// a time, no further than is needed.
 pub(super) fn start_of_tail(dir: &Path, attempt: u32, lines: Option<usize>) -> io::Result<Option<(LogFile, u64)>> {
     let files = list(dir, attempt)?;
     let Some(mut wanted) = lines else { return Ok(files.into_iter().next().map(|file| (file, 0))) };
     let mut start = None;
     let mut newest = true;
     for file in files.into_iter().rev() {
-        let bytes = fs::read(&file.path)?;
-        let mut at = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        while at > 0 {
-            let begin = bytes[..at - 1].iter().rposition(|byte| *byte == b'\n').map_or(0, |before| before + 1);
-            let full = Entry::parse(&bytes[begin..at - 1]).is_none_or(|entry| entry.full);
+        let mut entries = Backwards::open(&file.path)?;
+        while let Some((begin, end)) = entries.next_entry()? {
             // Each entry that ends a line begins one more; so does a last one that is not ended yet.
-            if full || newest {
+            if entries.is_full(begin, end)? || newest {
                 if wanted == 0 {
-                    return Ok(Some((file, at as u64)));
+                    return Ok(Some((file, end + 1)));
                 }
                 wanted -= 1;
             }
             newest = false;
-            at = begin;
         }
         start = Some((file, 0));
     }
     Ok(start)
+}
+
+/// Bytes of an entry that hold its time, its stream and its tag.
+const HEAD_BYTES: u64 = 128;
+
+/// The entries of a file from its end. It holds one block.
+struct Backwards {
+    file: fs::File,
+    block: Vec<u8>,
+    /// Where the block begins.
+    at: u64,
+    /// Bytes of the block that were not looked at.
+    left: usize,
+    /// The line break that ends the next entry; `None` before the first look, and at the end of all.
+    end: Option<u64>,
+}
+
+impl Backwards {
+    /// What is written after the last line break is no entry yet.
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = fs::File::open(path)?;
+        let at = file.metadata()?.len();
+        let mut entries = Self { file, block: Vec::new(), at, left: 0, end: None };
+        entries.end = entries.line_break()?;
+        Ok(entries)
+    }
+
+    /// The next entry before those given so far: where it begins, and where its line break is.
+    fn next_entry(&mut self) -> io::Result<Option<(u64, u64)>> {
+        let Some(end) = self.end else { return Ok(None) };
+        self.end = self.line_break()?;
+        Ok(Some((self.end.map_or(0, |before| before + 1), end)))
+    }
+
+    /// Whether an entry ends a line of the container's; what is no entry counts as one.
+    fn is_full(&self, begin: u64, end: u64) -> io::Result<bool> {
+        let mut head = vec![0; usize::try_from((end - begin).min(HEAD_BYTES)).unwrap_or_default()];
+        self.file.read_exact_at(&mut head, begin)?;
+        Ok(Entry::parse(&head).is_none_or(|entry| entry.full))
+    }
+
+    /// The next line break towards the beginning.
+    fn line_break(&mut self) -> io::Result<Option<u64>> {
+        loop {
+            if let Some(found) = self.block[..self.left].iter().rposition(|byte| *byte == b'\n') {
+                self.left = found;
+                return Ok(Some(self.at + found as u64));
+            }
+            if self.at == 0 {
+                self.left = 0;
+                return Ok(None);
+            }
+            let size = self.at.min(BLOCK_BYTES as u64);
+            self.at -= size;
+            self.left = usize::try_from(size).unwrap_or_default();
+            self.block.resize(self.left, 0);
+            self.file.read_exact_at(&mut self.block, self.at)?;
+        }
+    }
 }
 
 fn attempt_of(path: &Path) -> u32 {

@@ -60,6 +60,41 @@ async fn every_option_cuts_as_it_says() {
     check(LogOptions { timestamps: true, tail_lines: Some(1), ..base() }, stamped).await;
 }
 
+/// A log that would not fit into memory, all of it but its end a hole.
+#[tokio::test]
+async fn the_end_of_a_log_is_found_without_reading_the_rest() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().unwrap();
+    let file = fs::File::create(dir.path().join("0.log")).unwrap();
+    let end = [line(1, "F", "zero"), line(2, "F", "one"), line(3, "F", "two")].concat();
+    file.write_all_at(format!("\n{end}").as_bytes(), 1 << 42).unwrap();
+    let options = |lines| LogOptions { tail_lines: Some(lines), ..LogOptions::default() };
+    assert_eq!(text(dir.path(), options(1)).await, "two\n");
+    assert_eq!(text(dir.path(), options(2)).await, "one\ntwo\n");
+}
+
+#[tokio::test]
+async fn tails_over_many_blocks_are_what_the_end_of_the_whole_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, mut lines) = (String::new(), Vec::new());
+    for number in 0..40_usize {
+        let parts = number % 3 + 1;
+        let text = format!("{number}-").repeat(number * 150 % 7000 + 1);
+        for part in 1..=parts {
+            log.push_str(&line(1, if part == parts { "F" } else { "P" }, &text));
+        }
+        lines.push(format!("{}\n", text.repeat(parts)));
+    }
+    assert!(log.len() > 5 * BLOCK_BYTES);
+    let (old, new) = log.split_at(log[..log.len() / 2].rfind("\n2026").unwrap() + 1);
+    fs::write(dir.path().join("0.log.20260101-000002"), old).unwrap();
+    fs::write(dir.path().join("0.log"), new).unwrap();
+    for wanted in 0..=lines.len() {
+        let options = LogOptions { tail_lines: Some(wanted), ..LogOptions::default() };
+        assert!(text(dir.path(), options).await == lines[lines.len() - wanted..].concat(), "{wanted}");
+    }
+}
+
 #[tokio::test]
 async fn following_loses_and_doubles_nothing_over_rotations() {
     let dir = tempfile::tempdir().unwrap();
