@@ -128,7 +128,7 @@ pub enum Target {
         /// Port.
         port: u16,
     },
-    /// A GET; 200 to 399 passes.
+    /// A GET. A probe passes with 200 to 399, a hook with any answer.
     Http {
         /// `http` or `https`; certificates are not checked.
         scheme: String,
@@ -157,6 +157,11 @@ pub enum Target {
 pub enum Outcome {
     /// It passed.
     Success,
+    /// It passed, and there is something to be said about it (`probe.Warning`).
+    Warning {
+        /// What.
+        output: String,
+    },
     /// It was carried out and did not pass.
     Failure {
         /// What it said.
@@ -167,6 +172,13 @@ pub enum Outcome {
         /// Why.
         message: String,
     },
+}
+
+impl Outcome {
+    /// Whether it passed, with or without a remark.
+    pub fn passed(&self) -> bool {
+        matches!(self, Self::Success | Self::Warning { .. })
+    }
 }
 
 /// A part of a volume: `subPath` of a mount, expanded.

@@ -423,7 +423,7 @@ impl SimNode {
             Effect::Resolve { key, .. } => process.agent.handle_sources(now, &key, Sources::default()),
             Effect::Probe(probe) => {
                 let outcome = self.health.answer(&probe.key, probe.kind, now.mono);
-                if probe.kind == ProbeKind::Liveness && outcome != Outcome::Success {
+                if probe.kind == ProbeKind::Liveness && !outcome.passed() {
                     self.notices.push(Notice::Unwell(probe.key.pod.clone()));
                 }
                 process.agent.handle_probe(now, &probe.key, probe.kind, outcome);

@@ -28,8 +28,9 @@ pub(super) enum Purpose {
     Probe(ProbeKind),
 }
 
-/// A `postStart` has no time limit of its own in Kubernetes; this one keeps a lost answer from holding a pod for ever.
-const POST_START_MAX: Duration = Duration::from_secs(600);
+/// A `postStart` has no time limit but its container's end: it may restore a cache for hours. This is longer than any pod
+/// lives.
+const NO_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl PodMachine {
     /// Begins `postStart`; answers whether there is one.
@@ -39,7 +40,7 @@ impl PodMachine {
         if let Some(run) = self.slots[index].run_mut() {
             run.in_post_start = true;
         }
-        self.begin_hook(now, index, HookKind::PostStart, &handler, POST_START_MAX);
+        self.begin_hook(now, index, HookKind::PostStart, &handler, NO_LIMIT);
         true
     }
 
@@ -99,7 +100,7 @@ impl PodMachine {
 
     pub(super) fn hook_done(&mut self, now: Now, key: &ContainerKey, kind: HookKind, outcome: Outcome) {
         let Some(index) = self.current(key) else { return };
-        let failed = outcome != Outcome::Success;
+        let failed = !outcome.passed();
         match kind {
             HookKind::PostStart => self.post_start_done(now, index, failed),
             HookKind::PreStop => {

@@ -165,10 +165,14 @@ impl PodMachine {
             return;
         }
         // A probe that could not be carried out says nothing about the container: its result is thrown away.
-        let changed = !matches!(outcome, Outcome::Error { .. }) && prober.count(outcome == Outcome::Success);
+        let changed = !matches!(outcome, Outcome::Error { .. }) && prober.count(outcome.passed());
         let passed = prober.passed;
         match outcome {
             Outcome::Success => {}
+            Outcome::Warning { output } => {
+                let message = format!("{} probe warning: {output}", kind.title());
+                self.event(Some(index), EventKind::Warning, "ProbeWarning", message);
+            }
             Outcome::Failure { output } => {
                 let message = format!("{} probe failed: {output}", kind.title());
                 self.event(Some(index), EventKind::Warning, "Unhealthy", message);
