@@ -5,7 +5,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+mod conntrack;
 mod health;
+mod host_ports;
+mod names;
 mod nft;
 mod proxy;
 mod script;
@@ -15,9 +18,13 @@ mod watch;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
+pub use host_ports::{HostPort, HostPorts};
+pub use names::{Found, Names};
 pub use nft::NftError;
+pub use table::Protocol;
 
 /// What the service proxy is told.
 #[derive(Debug, Clone)]
@@ -28,6 +35,12 @@ pub struct ServicesConfig {
     pub node_address: Ipv4Addr,
     /// The range of virtual IPs. One process at a time serves it in a network namespace.
     pub service_range: Ipv4Net,
+    /// Ranges of pods' addresses. They may be local addresses of the machine, and are never those of a NodePort.
+    pub pod_ranges: Vec<Ipv4Net>,
+    /// Where the names of Services are told.
+    pub names: Names,
+    /// The ports that this node's pods have on the node.
+    pub host_ports: Receiver<HostPorts>,
 }
 
 /// How Services are served here.

@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use crate::ServicesConfig;
+use crate::conntrack::{self, Stale};
 use crate::script::{script, skeleton};
 use crate::table::Change;
 
@@ -44,6 +45,7 @@ pub(crate) struct Nft {
     counts: BTreeSet<usize>,
     route: Vec<String>,
     comment: String,
+    pods: Vec<Ipv4Net>,
     _claim: unix::UnixListener,
 }
 
@@ -56,7 +58,8 @@ impl Nft {
         let route = [&config.service_range.to_string(), "dev", "lo", "src", &config.node_address.to_string()];
         let route = route.map(ToString::to_string).into();
         let comment = format!("Services of node {}", config.node_name);
-        let mut nft = Self { table, counts: BTreeSet::new(), route, comment, _claim: claim };
+        let pods = config.pod_ranges.clone();
+        let mut nft = Self { table, counts: BTreeSet::new(), route, comment, pods, _claim: claim };
         nft.make_anew().await?;
         let mut add = vec!["route", "replace"];
         add.extend(nft.route.iter().map(String::as_str));
@@ -69,7 +72,7 @@ impl Nft {
 
     /// Puts an empty table in the place of whatever is there.
     pub(crate) async fn make_anew(&mut self) -> Result<(), NftError> {
-        run("nft", &["-f", "-"], Some(&skeleton(&self.table, &self.comment))).await?;
+        run("nft", &["-f", "-"], Some(&skeleton(&self.table, &self.comment, &self.pods))).await?;
         self.counts.clear();
         Ok(())
     }
@@ -83,6 +86,21 @@ impl Nft {
         run("nft", &["-f", "-"], Some(&text)).await?;
         self.counts = counts;
         Ok(())
+    }
+
+    /// Lets the kernel forget flows of datagrams that went to what is no backend any more. A failure is said and no more: the
+    /// flows go on as before, until they are silent for a while.
+    pub(crate) async fn drop_stale_flows(&self, changes: &[Change]) {
+        let (stale, pods) = (Stale::after(changes), self.pods.clone());
+        if stale.is_empty() {
+            return;
+        }
+        match tokio::task::spawn_blocking(move || conntrack::delete(&stale, &pods)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(flows)) => tracing::debug!(flows, "flows to backends that are gone were ended"),
+            Ok(Err(error)) => tracing::warn!(%error, "flows to backends that are gone cannot be ended"),
+            Err(error) => tracing::warn!(%error, "flows to backends that are gone were not ended"),
+        }
     }
 
     /// Takes everything out of the kernel.

@@ -9,11 +9,16 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddrV4;
 
+use ipnet::Ipv4Net;
+
 use crate::table::{Change, Frontend, Protocol, Target, Without};
 
 /// The table without any frontend. Whatever was there under its name is gone with it, in one transaction.
 /// TCP is refused by a reset: an ICMP answer to a connection from 127.0.0.1 is a martian, and would never arrive.
-pub(crate) fn skeleton(table: &str, comment: &str) -> String {
+/// Addresses of pods may be local ones too; a node's ports are not theirs, and a pod may listen on the same number.
+pub(crate) fn skeleton(table: &str, comment: &str, pods: &[Ipv4Net]) -> String {
+    let ranges: Vec<String> = pods.iter().map(ToString::to_string).collect();
+    let not_pods = if pods.is_empty() { String::new() } else { format!("ip daddr != {{ {} }} ", ranges.join(", ")) };
     format!(
         "table ip {table} {{}}
 delete table ip {table}
@@ -27,7 +32,7 @@ table ip {table} {{
   map nodeports_without {{ type inet_proto . inet_service : verdict; }}
   chain services {{
     ip daddr . meta l4proto . th dport vmap @frontends
-    fib daddr type local meta l4proto . th dport vmap @nodeports
+    {not_pods}fib daddr type local meta l4proto . th dport vmap @nodeports
   }}
   chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; jump services; }}
   chain output {{ type nat hook output priority -100; policy accept; jump services; }}
@@ -37,7 +42,7 @@ table ip {table} {{
   }}
   chain without_backend {{
     ip daddr . meta l4proto . th dport vmap @without
-    fib daddr type local meta l4proto . th dport vmap @nodeports_without
+    {not_pods}fib daddr type local meta l4proto . th dport vmap @nodeports_without
   }}
   chain filter_input {{ type filter hook input priority filter; policy accept; ct state new jump without_backend; }}
   chain filter_forward {{ type filter hook forward priority filter; policy accept; ct state new jump without_backend; }}
@@ -333,7 +338,7 @@ delete element ip t nodeports { udp . 30053 : goto port_of_2 }
         ];
         let mut shell = String::from("set -e\n");
         let mut run = |text: &str| shell.push_str(&format!("nft -f - <<'EOF'\n{text}EOF\n"));
-        run(&skeleton("t", "a test"));
+        run(&skeleton("t", "a test", &["10.42.0.0/16".parse().unwrap()]));
         let mut counts = BTreeSet::new();
         for frontend in [VIP, PORT] {
             for before in &states {
@@ -348,6 +353,12 @@ delete element ip t nodeports { udp . 30053 : goto port_of_2 }
             }
         }
         shell.push_str("nft list table ip t\n");
+        let left = in_a_network_of_its_own(&shell);
+        assert!(!left.contains("elements") && !left.contains("keep_"), "{left}");
+    }
+
+    /// What a script prints that runs in a network namespace of its own.
+    fn in_a_network_of_its_own(shell: &str) -> String {
         let mut command = Command::new("unshare");
         command.args(["-n", "sh"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("unshare (util-linux) is installed");
@@ -355,7 +366,41 @@ delete element ip t nodeports { udp . 30053 : goto port_of_2 }
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "this needs root and nftables (apt-get install nftables): {said}");
-        let left = String::from_utf8_lossy(&output.stdout);
-        assert!(!left.contains("elements") && !left.contains("keep_"), "{left}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A pod that listens on the number of a node port gets what is sent to its own address, and the node port's backend
+    /// what is sent to the node's.
+    #[test]
+    fn a_node_port_is_not_a_port_of_pods() {
+        let taken = step(Frontend::NodePort(Protocol::Tcp, 30080), None, Some(target(&["10.42.0.9:8080"])));
+        let refusing = step(Frontend::NodePort(Protocol::Tcp, 30081), None, Some(target(&[])));
+        let (changes, _) = script("t", &[taken, refusing], &BTreeSet::new());
+        let mut shell = String::from("set -e\nip link set lo up\nip route add local 10.42.0.0/24 dev lo\n");
+        for text in [skeleton("t", "a test", &["10.42.0.0/16".parse().unwrap()]), changes] {
+            shell.push_str(&format!("nft -f - <<'EOF'\n{text}EOF\n"));
+        }
+        shell.push_str(
+            "python3 - <<'EOF'
+import socket, threading
+def serve(ip, port, name):
+    s = socket.create_server((ip, port))
+    def loop():
+        while True:
+            c, _ = s.accept()
+            c.sendall(name.encode()); c.close()
+    threading.Thread(target=loop, daemon=True).start()
+serve('10.42.0.5', 30080, 'pod')
+serve('10.42.0.5', 30081, 'other')
+serve('10.42.0.9', 8080, 'backend')
+for ip, port in [('10.42.0.5', 30080), ('10.42.0.5', 30081), ('127.0.0.1', 30080), ('127.0.0.1', 30081)]:
+    try:
+        print(socket.create_connection((ip, port), 5).recv(20).decode())
+    except ConnectionRefusedError:
+        print('refused')
+EOF
+",
+        );
+        assert_eq!(in_a_network_of_its_own(&shell), "pod\nother\nbackend\nrefused\n");
     }
 }

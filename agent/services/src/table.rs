@@ -1,10 +1,11 @@
 //! From Services and EndpointSlices to a table of virtual ports and their backends, and from one table to the next. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
+use k8s_openapi::jiff::Timestamp;
 
 /// Transport of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +44,8 @@ pub struct Target {
     pub affinity_seconds: Option<u32>,
     /// What happens to a connection when there is no backend.
     pub without: Without,
+    /// Whether the frontend is an address of this machine, which a process can listen on (`hostPort` with `hostIP`).
+    pub on_host: bool,
 }
 
 /// What happens to a connection that no backend takes.
@@ -55,9 +58,50 @@ pub enum Without {
     Drop,
 }
 
-/// Every frontend with its target.
+/// By what right somebody has a frontend, the stronger first: nobody takes the traffic of an address that is another's own by
+/// naming it among his external ones (CVE-2020-8554).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Right {
+    /// A cluster IP or a node port: the API gives it out once.
+    Given,
+    /// An external IP or the address of a load balancer: anybody may name it.
+    Named,
+    /// A container's `hostPort`.
+    HostPort,
+}
+
+/// A Service or a pod that has frontends.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner {
+    /// Among owners of equal right the older one comes first.
+    pub created: Option<Timestamp>,
+    /// What kind of object it is.
+    pub kind: OwnerKind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Kinds of owners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OwnerKind {
+    /// A Service.
+    Service,
+    /// A pod.
+    Pod,
+}
+
+/// What an owner wants of its frontends.
+pub type Wants = BTreeMap<Frontend, (Right, Target)>;
+
+/// Every frontend with its target, and everybody who wants it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Table(pub BTreeMap<Frontend, Target>);
+pub struct Table {
+    placed: BTreeMap<Frontend, Target>,
+    claims: BTreeMap<Frontend, BTreeMap<(Right, Owner), Target>>,
+    owned: HashMap<Owner, BTreeMap<Frontend, Right>>,
+}
 
 /// One step from a table to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,12 +130,8 @@ const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
 
 /// The frontends of one Service, with the targets its slices give.
 #[must_use]
-pub fn frontends<'a>(
-    service: &Service,
-    slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
-    node: &str,
-) -> BTreeMap<Frontend, Target> {
-    let mut out = BTreeMap::new();
+pub fn frontends<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone, node: &str) -> Wants {
+    let mut out = Wants::new();
     let Some(spec) = &service.spec else { return out };
     if spec.type_.as_deref() == Some("ExternalName") {
         return out;
@@ -113,16 +153,17 @@ pub fn frontends<'a>(
             let chosen = if local { backends(slices.clone(), port, protocol, Some(node)) } else { all() };
             let elsewhere = local && chosen.is_empty() && !all().is_empty();
             let without = if elsewhere { Without::Drop } else { Without::Refuse };
-            Target { backends: chosen, affinity_seconds, without }
+            Target { backends: chosen, affinity_seconds, without, on_host: false }
         };
         for ip in &cluster_ips {
-            out.insert(Frontend::Address(*ip, protocol, number), target(internal_local));
+            out.insert(Frontend::Address(*ip, protocol, number), (Right::Given, target(internal_local)));
         }
         for ip in &external {
-            out.insert(Frontend::Address(*ip, protocol, number), target(external_local));
+            let frontend = Frontend::Address(*ip, protocol, number);
+            out.entry(frontend).or_insert_with(|| (Right::Named, target(external_local)));
         }
         if let Some(node_port) = port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0) {
-            out.insert(Frontend::NodePort(protocol, node_port), target(external_local));
+            out.insert(Frontend::NodePort(protocol, node_port), (Right::Given, target(external_local)));
         }
     }
     out
@@ -199,26 +240,51 @@ fn is_here(endpoint: &Endpoint, only_node: Option<&str>) -> bool {
 }
 
 impl Table {
-    /// Puts what one Service wants in the place of what it had, and gives the changes. Backends that stay keep their place,
-    /// so that one endpoint's change is one element's change.
-    pub fn replace(&mut self, had: &BTreeSet<Frontend>, wants: &BTreeMap<Frontend, Target>) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for frontend in had.iter().filter(|f| !wants.contains_key(f)) {
-            if let Some(before) = self.0.remove(frontend) {
-                changes.push(Change { frontend: *frontend, before: Some(before), after: None });
+    /// Puts what an owner wants in the place of what it had, and gives the changes. Of several that want a frontend the one
+    /// with the strongest right has it, and the next when that one gives it up. Backends that stay keep their place, so that
+    /// one endpoint's change is one element's change.
+    pub fn replace(&mut self, owner: &Owner, wants: Wants) -> Vec<Change> {
+        let rights = wants.iter().map(|(frontend, (right, _))| (*frontend, *right)).collect();
+        let had: BTreeMap<Frontend, Right> =
+            if wants.is_empty() { self.owned.remove(owner) } else { self.owned.insert(owner.clone(), rights) }
+                .unwrap_or_default();
+        for (frontend, right) in &had {
+            if let Some(claims) = self.claims.get_mut(frontend) {
+                claims.remove(&(*right, owner.clone()));
+                if claims.is_empty() {
+                    self.claims.remove(frontend);
+                }
             }
         }
-        for (frontend, wanted) in wants {
+        let mut touched: Vec<Frontend> = had.into_keys().filter(|frontend| !wants.contains_key(frontend)).collect();
+        for (frontend, (right, target)) in wants {
+            self.claims.entry(frontend).or_default().insert((right, owner.clone()), target);
+            touched.push(frontend);
+        }
+        touched.into_iter().filter_map(|frontend| self.settle(frontend)).collect()
+    }
+
+    /// Every frontend with its target.
+    pub fn targets(&self) -> impl Iterator<Item = (&Frontend, &Target)> {
+        self.placed.iter()
+    }
+
+    /// Gives a frontend to whoever has the strongest right to it.
+    fn settle(&mut self, frontend: Frontend) -> Option<Change> {
+        let wanted = self.claims.get(&frontend).and_then(|claims| claims.values().next());
+        let before = self.placed.get(&frontend).cloned();
+        let after = wanted.map(|wanted| {
             let mut after = wanted.clone();
-            if let Some(before) = self.0.get(frontend) {
+            if let Some(before) = &before {
                 after.backends = arranged(&before.backends, &wanted.backends);
             }
-            let before = self.0.insert(*frontend, after.clone());
-            if before.as_ref() != Some(&after) {
-                changes.push(Change { frontend: *frontend, before, after: Some(after) });
-            }
-        }
-        changes
+            after
+        });
+        match &after {
+            Some(target) => self.placed.insert(frontend, target.clone()),
+            None => self.placed.remove(&frontend),
+        };
+        (before != after).then_some(Change { frontend, before, after })
     }
 }
 
@@ -257,7 +323,7 @@ mod tests {
         let expect: BTreeMap<_, Vec<SocketAddrV4>> =
             expect.iter().map(|(f, b)| (*f, b.iter().map(|a| a.parse().unwrap()).collect())).collect();
         let got = frontends(&service, slices.iter(), "n1");
-        assert_eq!(got.into_iter().map(|(f, target)| (f, target.backends)).collect::<BTreeMap<_, _>>(), expect);
+        assert_eq!(got.into_iter().map(|(f, (_, target))| (f, target.backends)).collect::<BTreeMap<_, _>>(), expect);
     }
 
     fn service(extra: Value) -> Value {
@@ -330,22 +396,66 @@ mod tests {
         Target { backends: backends.iter().map(|a| a.parse().unwrap()).collect(), ..Target::default() }
     }
 
+    fn owner(name: &str, second: i64) -> Owner {
+        let created = Some(Timestamp::from_second(second).unwrap());
+        Owner { created, kind: OwnerKind::Service, namespace: "ns".into(), name: name.into() }
+    }
+
     #[test]
     fn replacing_gives_the_changes_only() {
-        let a = target(&["10.42.0.1:1"]);
+        let (a, owner) = (target(&["10.42.0.1:1"]), owner("s", 1));
         let mut table = Table::default();
-        let wants = BTreeMap::from([(VIP, a.clone()), (PORT, a.clone())]);
-        assert_eq!(table.replace(&BTreeSet::new(), &wants).len(), 2);
-        let had: BTreeSet<_> = wants.keys().copied().collect();
-        assert_eq!(table.replace(&had, &wants), []);
-        let fewer = BTreeMap::from([(VIP, target(&[]))]);
+        let wants = Wants::from([(VIP, (Right::Given, a.clone())), (PORT, (Right::Given, a.clone()))]);
+        assert_eq!(table.replace(&owner, wants.clone()).len(), 2);
+        assert_eq!(table.replace(&owner, wants), []);
+        let fewer = Wants::from([(VIP, (Right::Given, target(&[])))]);
         assert_eq!(
-            table.replace(&had, &fewer),
+            table.replace(&owner, fewer),
             [
                 Change { frontend: PORT, before: Some(a.clone()), after: None },
                 Change { frontend: VIP, before: Some(a), after: Some(target(&[])) },
             ]
         );
+        table.replace(&owner, Wants::new());
+        assert_eq!(table, Table::default(), "nothing is left of who is gone");
+    }
+
+    #[test]
+    fn nobody_takes_an_address_that_is_another_s() {
+        let (theirs, mine) = (target(&["10.42.0.1:1"]), target(&["10.42.0.9:1"]));
+        let want = |right, target: &Target| Wants::from([(VIP, (right, target.clone()))]);
+        let at = |table: &Table| table.targets().map(|(_, target)| target.clone()).next();
+        // Whatever the order, the cluster IP wins over one that is named, and an older owner over a younger.
+        for first in [true, false] {
+            let mut table = Table::default();
+            let mut put = |strong: bool| match strong {
+                true => table.replace(&owner("given", 9), want(Right::Given, &theirs)),
+                false => table.replace(&owner("named", 1), want(Right::Named, &mine)),
+            };
+            put(first);
+            put(!first);
+            assert_eq!(at(&table), Some(theirs.clone()));
+            // The other one's end changes nothing; this one's gives the address to the next.
+            assert_eq!(table.clone().replace(&owner("named", 1), Wants::new()), []);
+            table.replace(&owner("given", 9), Wants::new());
+            assert_eq!(at(&table), Some(mine.clone()));
+        }
+        let mut table = Table::default();
+        table.replace(&owner("young", 2), want(Right::Named, &mine));
+        table.replace(&owner("old", 1), want(Right::Named, &theirs));
+        assert_eq!(at(&table), Some(theirs.clone()));
+        // A right that changes is not left behind.
+        table.replace(&owner("young", 2), want(Right::Given, &mine));
+        assert_eq!(at(&table), Some(mine.clone()));
+        table.replace(&owner("young", 2), Wants::new());
+        assert_eq!(at(&table), Some(theirs));
+    }
+
+    #[test]
+    fn a_service_that_names_its_own_cluster_ip_keeps_it() {
+        let object = service(json!({"externalIPs": ["10.43.0.5"], "externalTrafficPolicy": "Local"}));
+        let service: Service = serde_json::from_value(object).unwrap();
+        assert_eq!(frontends(&service, std::iter::empty(), "n1")[&VIP].0, Right::Given);
     }
 
     #[test]
@@ -371,7 +481,7 @@ mod tests {
     fn clients_keep_their_backend_as_long_as_the_service_says() {
         let seconds = |extra: Value| {
             let service: Service = serde_json::from_value(service(extra)).unwrap();
-            frontends(&service, std::iter::empty(), "n1")[&VIP].affinity_seconds
+            frontends(&service, std::iter::empty(), "n1")[&VIP].1.affinity_seconds
         };
         assert_eq!(seconds(json!({})), None);
         assert_eq!(seconds(json!({"sessionAffinity": "None"})), None);
@@ -386,7 +496,7 @@ mod tests {
             let service: Service = serde_json::from_value(service(json!({"externalTrafficPolicy": "Local"}))).unwrap();
             let slices: Vec<EndpointSlice> = serde_json::from_value(slice(endpoints)).unwrap();
             let got = frontends(&service, slices.iter(), "n1");
-            (got[&VIP].without, got[&PORT].without)
+            (got[&VIP].1.without, got[&PORT].1.without)
         };
         let far = json!([{"addresses": ["10.42.1.2"], "nodeName": "n2", "conditions": {"ready": true}}]);
         assert_eq!(without(far), (Without::Refuse, Without::Drop));

@@ -1,7 +1,7 @@
 //! Follows Services and EndpointSlices and keeps the backend at what they say. Changes that arrive together are carried
 //! out together.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -13,11 +13,11 @@ use kube::{Api, ResourceExt as _};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::ServicesConfig;
 use crate::health::HealthServers;
 use crate::nft::Nft;
 use crate::proxy::Proxy;
-use crate::table::{Change, Frontend, HealthCheck, Table, frontends, health_check};
+use crate::table::{Change, HealthCheck, Owner, OwnerKind, Table, Wants, frontends, health_check};
+use crate::{HostPorts, Names, ServicesConfig, host_ports};
 
 /// After the kernel refused a change, everything is put in place anew this much later.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -39,8 +39,10 @@ struct Known {
     services: HashMap<Name, Service>,
     /// Slices by the Service they belong to, then by their own name.
     slices: HashMap<Name, HashMap<String, EndpointSlice>>,
-    /// Frontends in the table, by Service.
-    placed: HashMap<Name, BTreeSet<Frontend>>,
+    /// The Services that have frontends, as owners of them.
+    owners: HashMap<Name, Owner>,
+    /// The pods' ports that are in the table.
+    host_ports: HostPorts,
     health: HashMap<Name, HealthCheck>,
     table: Table,
     touched: HashSet<Name>,
@@ -58,6 +60,12 @@ fn name<K: kube::Resource>(object: &K) -> Name {
 fn owner(slice: &EndpointSlice) -> Option<Name> {
     let service = slice.labels().get(SERVICE_LABEL)?;
     Some((slice.namespace().unwrap_or_default(), service.clone()))
+}
+
+fn owner_of(service: &Service) -> Owner {
+    let (namespace, name) = name(service);
+    let created = service.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    Owner { created, kind: OwnerKind::Service, namespace, name }
 }
 
 impl Known {
@@ -128,8 +136,8 @@ impl Known {
         self.touched.insert(owner.clone());
     }
 
-    /// What must change since the last time.
-    fn changes(&mut self, node: &str) -> Vec<Change> {
+    /// What must change since the last time; the names follow.
+    fn changes(&mut self, node: &str, names: &Names) -> Vec<Change> {
         let mut out = Vec::new();
         // Frontends that one Service gives up may be taken by another at the same time: first all that go.
         let touched: Vec<Name> = self.touched.drain().collect();
@@ -138,18 +146,33 @@ impl Known {
             let none = HashMap::new();
             let slices = self.slices.get(&key).unwrap_or(&none);
             let service = self.services.get(&key);
-            let wants = service.map(|s| frontends(s, slices.values(), node)).unwrap_or_default();
+            names.set(&key, service, slices.values());
             match service.and_then(|service| health_check(service, slices.values(), node)) {
                 Some(check) => drop(self.health.insert(key.clone(), check)),
                 None => drop(self.health.remove(&key)),
             }
-            let had = self.placed.remove(&key).unwrap_or_default();
-            out.extend(self.table.replace(&had, &wants));
-            if !wants.is_empty() {
-                self.placed.insert(key, wants.into_keys().collect());
+            let wants = service.map(|s| frontends(s, slices.values(), node)).unwrap_or_default();
+            let owner = service.map(owner_of);
+            let had = self.owners.remove(&key);
+            // A Service that was made anew under its name is another owner.
+            if let Some(had) = had.filter(|had| owner.as_ref() != Some(had)) {
+                out.extend(self.table.replace(&had, Wants::new()));
+            }
+            if let Some(owner) = owner {
+                out.extend(self.table.replace(&owner, wants));
+                self.owners.insert(key, owner);
             }
         }
         out
+    }
+
+    /// What must change for the ports of this node's pods.
+    fn host_ports(&mut self, latest: &HostPorts) -> Vec<Change> {
+        let had = std::mem::replace(&mut self.host_ports, latest.clone());
+        let gone = had.keys().filter(|pod| !latest.contains_key(*pod)).map(|pod| (pod, Wants::new()));
+        let changed = latest.iter().filter(|(pod, ports)| had.get(*pod) != Some(ports));
+        let all = gone.chain(changed.map(|(pod, ports)| (pod, host_ports::wants(ports))));
+        all.flat_map(|(pod, wants)| self.table.replace(&host_ports::owner(pod), wants)).collect()
     }
 
     /// What load balancers may ask for, by port.
@@ -159,7 +182,7 @@ impl Known {
 
     /// The whole table as if nothing were in place.
     fn everything(&self) -> Vec<Change> {
-        let all = self.table.0.iter();
+        let all = self.table.targets();
         all.map(|(frontend, target)| Change { frontend: *frontend, before: None, after: Some(target.clone()) })
             .collect()
     }
@@ -168,6 +191,8 @@ impl Known {
 enum Step {
     Service(Box<Event<Service>>),
     Slice(Box<Event<EndpointSlice>>),
+    /// Pods have other ports on the node.
+    HostPorts,
     /// Something is to be carried out, and the time for it has come.
     Due,
     Stop,
@@ -187,11 +212,16 @@ pub(crate) async fn run(
     let (mut services, mut slices) = (services.boxed(), slices.boxed());
     let (mut known, mut health, mut ready) = (Known::default(), HealthServers::default(), Some(ready));
     let mut pace = Pace::default();
+    let mut ports = config.host_ports.clone();
+    // What is there at the start is to be carried out too.
+    ports.mark_changed();
+    let mut ports_changed = false;
     loop {
         let step = tokio::select! {
             biased;
             () = stop.cancelled() => Step::Stop,
             () = pace.due() => Step::Due,
+            Ok(()) = ports.changed() => Step::HostPorts,
             Some(event) = services.next() => match event {
                 Ok(event) => Step::Service(Box::new(event)),
                 Err(error) => { watched(&error); continue }
@@ -205,8 +235,11 @@ pub(crate) async fn run(
             Step::Stop => break,
             Step::Service(event) => known.service(*event),
             Step::Slice(event) => known.slice(*event),
+            Step::HostPorts => ports_changed = true,
             Step::Due => {
-                let changes = known.changes(&config.node_name);
+                let mut changes = known.changes(&config.node_name, &config.names);
+                changes.extend(known.host_ports(&ports.borrow()));
+                ports_changed = false;
                 let changes = if pace.failed { known.everything() } else { changes };
                 health.set(&known.health_checks());
                 let done = carry_out(&mut backend, &changes, pace.failed).await;
@@ -217,7 +250,8 @@ pub(crate) async fn run(
                 continue;
             }
         }
-        if known.synced == (true, true) && (!known.touched.is_empty() || ready.is_some()) {
+        let touched = ports_changed || !known.touched.is_empty();
+        if known.synced == (true, true) && (touched || ready.is_some()) {
             pace.wanted(Instant::now());
         }
     }
@@ -271,7 +305,10 @@ async fn carry_out(backend: &mut Backend, changes: &[Change], anew: bool) -> boo
         return false;
     }
     match nft.apply(changes).await {
-        Ok(()) => true,
+        Ok(()) => {
+            nft.drop_stale_flows(changes).await;
+            true
+        }
         Err(error) => {
             tracing::error!(%error, "the service table could not be changed; it is made anew");
             false
@@ -282,6 +319,29 @@ async fn carry_out(backend: &mut Backend, changes: &[Change], anew: bool) -> boo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pods_ports_come_and_go_with_them() {
+        let port = |port| crate::HostPort {
+            host_ip: "0.0.0.0".parse().unwrap(),
+            port,
+            protocol: crate::Protocol::Tcp,
+            backend: "10.42.0.7:8080".parse().unwrap(),
+        };
+        let of = |ports: &[u16]| -> HostPorts {
+            let pod = ("ns".to_owned(), "p".to_owned());
+            if ports.is_empty() { HostPorts::new() } else { [(pod, ports.iter().map(|p| port(*p)).collect())].into() }
+        };
+        let mut known = Known::default();
+        let mut check = |ports: &[u16], expect: usize| {
+            assert_eq!(known.host_ports(&of(ports)).len(), expect, "{ports:?}");
+            assert_eq!(known.everything().len(), ports.len());
+        };
+        check(&[80, 81], 2);
+        check(&[80, 81], 0);
+        check(&[80], 1);
+        check(&[], 1);
+    }
 
     #[test]
     fn a_lone_change_is_carried_out_at_once_and_a_burst_as_one() {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{Targets, choice::Choice};
+use super::{Place, Room, Targets, choice::Choice};
 
 /// A flow without datagrams is forgotten after this: the kernel's `nf_conntrack_udp_timeout_stream`.
 const IDLE: Duration = Duration::from_secs(120);
@@ -26,11 +26,9 @@ struct Flow {
 }
 
 /// Serves a port until its Service gives it up.
-pub(super) async fn listen(port: u16, mut targets: Targets, room: Arc<Semaphore>) {
-    let socket = match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).await {
-        Ok(socket) => Arc::new(socket),
-        Err(error) => return tracing::warn!(port, %error, "a NodePort cannot be served: its port is in use"),
-    };
+pub(super) async fn listen(place: Place, mut targets: Targets, room: Room) {
+    let bound = super::open(place, &mut targets, super::BIND_AGAIN, |ip, port| UdpSocket::bind((ip, port))).await;
+    let Some(socket) = bound.map(Arc::new) else { return };
     let (choice, mut flows) = (Choice::default(), HashMap::<SocketAddr, Flow>::new());
     // Each task passes one client's answers back; it ends when the flow is idle, or when this set is dropped.
     let mut answering: JoinSet<SocketAddr> = JoinSet::new();
@@ -45,7 +43,8 @@ pub(super) async fn listen(port: u16, mut targets: Targets, room: Arc<Semaphore>
                         let target = targets.borrow().clone();
                         let backend = choice.order(&target, client.ip(), Instant::now()).first().copied();
                         // Without a backend, or room for one more, the datagram is lost, as datagrams may be.
-                        let permit = Arc::clone(&room).try_acquire_owned().ok();
+                        let of_port = Arc::clone(&room.of_port).try_acquire_owned().ok();
+                        let permit = of_port.zip(Arc::clone(&room.all).try_acquire_owned().ok());
                         match backend.zip(permit) {
                             None => None,
                             Some((backend, permit)) => match open(backend).await {
@@ -96,7 +95,7 @@ async fn answer(
     from: Arc<UdpSocket>,
     to: Arc<UdpSocket>,
     client: SocketAddr,
-    _room: OwnedSemaphorePermit,
+    _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 ) -> SocketAddr {
     let mut buffer = vec![0; MAX_DATAGRAM];
     while let Ok(received) = tokio::time::timeout(IDLE, from.recv(&mut buffer)).await {
