@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 use tokio::process::Command;
 
 /// Addresses for pods where no route can be set.
-const LOOPBACK_RANGE: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 64, 0, 0), 10);
+pub const LOOPBACK_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 64, 0, 0), 10);
 /// One agent's part of them: room for as many pods as one process can run.
 const LOOPBACK_PREFIX: u8 = 18;
 
@@ -73,8 +73,7 @@ impl Claimed {
 
     /// The first part of the loopback range that nobody has.
     fn loopback(pod_cidr: Ipv4Net) -> Result<Self, NoRange> {
-        let (base, length) = LOOPBACK_RANGE;
-        let all = Ipv4Net::new(base, length).expect("a prefix length of 10 is valid");
+        let all = LOOPBACK_RANGE;
         let parts = all.subnets(LOOPBACK_PREFIX).expect("18 is longer than 10");
         let claimed = parts.into_iter().find_map(|part| Some((part, claim(part).ok()?)));
         let (part, claim) = claimed.ok_or(NoRange { range: all })?;

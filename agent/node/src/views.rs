@@ -5,6 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use parking_lot::RwLock;
 
+use crate::host_ports::Published;
+
 /// One pod as it is now.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
@@ -22,28 +24,33 @@ impl View {
 
 /// All pods by namespace and name.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Views(Arc<RwLock<HashMap<(String, String), View>>>);
+pub(crate) struct Views {
+    pods: Arc<RwLock<HashMap<(String, String), View>>>,
+    pub(crate) host_ports: Published,
+}
 
 impl Views {
     pub(crate) fn set(&self, pod: &Arc<Pod>, status: Arc<PodStatus>) {
+        self.host_ports.set(pod, &status);
         let view = View { pod: pod.clone(), status };
-        self.0.write().insert(key(pod), view);
+        self.pods.write().insert(key(pod), view);
     }
 
     /// Drops a pod, unless its name belongs to another one by now.
     pub(crate) fn remove(&self, pod: &Pod) {
-        let mut views = self.0.write();
+        let mut views = self.pods.write();
         if views.get(&key(pod)).is_some_and(|view| view.pod.metadata.uid == pod.metadata.uid) {
+            self.host_ports.remove(pod);
             views.remove(&key(pod));
         }
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<View> {
-        self.0.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.pods.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<View> {
-        self.0.read().values().cloned().collect()
+        self.pods.read().values().cloned().collect()
     }
 }
 

@@ -17,6 +17,6 @@ mod spec;
 mod workload;
 
 pub use log::LogLimits;
-pub use resolver::{NodeResolver, PodResolver};
+pub use resolver::{ClusterNames, ClusterResolver, Name, NodeResolver, PodResolver};
 pub use spec::INSTANCES_ANNOTATION;
 pub use workload::{WasmConfig, WasmError, WasmWorkload};

@@ -1,6 +1,8 @@
 //! Names inside a pod: `localhost`, the pod's own name and its host aliases first, as `/etc/hosts` has them, then the node's
 //! way of resolving for that pod.
 
+mod cluster;
+
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr},
@@ -9,6 +11,8 @@ use std::{
 
 use coracle_agent_core::workload::{DnsSpec, SandboxSpec};
 use coracle_host::{Lookup, Resolver, SystemResolver};
+
+pub use cluster::{ClusterNames, ClusterResolver, Name};
 
 /// Makes the resolver of a pod from its DNS settings. The node gives one that knows the cluster's names.
 pub trait PodResolver: Send + Sync {

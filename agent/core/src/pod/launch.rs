@@ -370,10 +370,12 @@ impl PodMachine {
                 let domain = &node.cluster_domain;
                 let mut searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
                 searches.extend(node.host_dns.searches.iter().cloned());
-                DnsSpec { nameservers: vec![server], searches, options: vec!["ndots:5".to_owned()] }
+                let options = vec!["ndots:5".to_owned()];
+                DnsSpec { nameservers: vec![server], searches, options, ..DnsSpec::default() }
             }
             _ => node.host_dns.clone(),
         };
+        dns.cluster = cluster.then(|| node.cluster_domain.clone());
         if let Some(own) = &spec.dns_config {
             dns.nameservers.extend(own.nameservers.iter().flatten().filter_map(|ip| ip.parse::<IpAddr>().ok()));
             dns.searches.extend(own.searches.iter().flatten().cloned());

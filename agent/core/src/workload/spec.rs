@@ -80,6 +80,9 @@ pub enum Processes {
 /// The content of `resolv.conf`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsSpec {
+    /// The cluster's domain, when names of Services are to be found (`dnsPolicy: ClusterFirst`): for runtimes that resolve
+    /// by themselves. Its search domains go without saying.
+    pub cluster: Option<String>,
     /// Name servers in order.
     pub nameservers: Vec<IpAddr>,
     /// Search domains in order.
