@@ -4,6 +4,7 @@
 mod advance;
 mod containers;
 mod ending;
+mod ephemeral;
 mod hooks;
 mod launch;
 mod probes;
@@ -111,6 +112,8 @@ pub(crate) struct PodMachine {
     timers: BTreeMap<Timer, Duration>,
     hook_tickets: Vec<HookTicket>,
     next_ticket: u64,
+    /// Ephemeral containers of which was said that they do not run.
+    ephemeral_told: usize,
     effects: Vec<Effect>,
 }
 
@@ -147,6 +150,7 @@ impl PodMachine {
             timers: BTreeMap::new(),
             hook_tickets: Vec::new(),
             next_ticket: 0,
+            ephemeral_told: old.and_then(|status| status.ephemeral_container_statuses.as_ref()).map_or(0, Vec::len),
             effects: Vec::new(),
             pod,
         };
@@ -201,6 +205,7 @@ impl PodMachine {
         self.arm_deadline(now);
         self.note_deletion(now);
         self.note_images(now);
+        self.note_ephemeral();
         // What waits for the old image is due at once.
         self.handle_timeout(now, around);
     }

@@ -424,6 +424,52 @@ fn hooks_that_fail_are_told_and_bounded() {
     check(None, false, 2);
 }
 
+/// A `postStart` that restores a large cache has no limit of its own.
+#[test]
+fn a_post_start_may_take_as_long_as_it_takes() {
+    let get = json!({"httpGet": {"port": 80, "path": "/warm"}});
+    let mut world = World::new(15);
+    world.hooks.insert(HookKind::PostStart, None);
+    let uid = world.set(one(json!({"name": "app", "image": "a", "lifecycle": {"postStart": get}})));
+    world.seconds(3 * 3600);
+    assert!(!world.says("FailedPostStartHook PostStartHook failed"));
+    assert!(world.main(&uid)["state"]["running"].is_object());
+}
+
+/// A probe that ends with a redirect to another host passes, and says so.
+#[test]
+fn a_warning_of_a_probe_is_told_and_passes() {
+    let mut world = World::new(15);
+    world.probe = Outcome::Warning { output: "Probe terminated redirects, Response body: x".into() };
+    let probe = json!({"httpGet": {"port": 80}, "periodSeconds": 1});
+    let uid = world.set(one(json!({"name": "app", "image": "a", "readinessProbe": probe})));
+    world.seconds(5);
+    assert!(world.says("ProbeWarning Readiness probe warning: Probe terminated redirects, Response body: x"));
+    assert_eq!(world.condition(&uid, "Ready")["status"], "True");
+}
+
+/// Nobody waits for a container that will never run.
+#[test]
+fn an_ephemeral_container_is_refused_in_words() {
+    let mut world = World::new(15);
+    let object = one(json!({"name": "app", "image": "a"}));
+    let uid = world.set(object.clone());
+    world.seconds(2);
+    let mut with = serde_json::to_value(&object).unwrap();
+    with["spec"]["ephemeralContainers"] = json!([{"name": "debugger", "image": "busybox"}]);
+    for _ in 0..2 {
+        world.set(serde_json::from_value(with.clone()).unwrap());
+        world.seconds(2);
+    }
+    let status = world.status(&uid);
+    let one = &status["ephemeralContainerStatuses"][0];
+    assert_eq!((&one["name"], &one["image"]), (&json!("debugger"), &json!("busybox")));
+    assert_eq!(one["state"]["terminated"]["reason"], "ContainerCannotRun");
+    assert_eq!(status["phase"], "Running");
+    let told = world.events.iter().filter(|event| event.contains("ephemeral containers are not supported")).count();
+    assert_eq!(told, 1);
+}
+
 /// The image is the one thing of a container that may change.
 #[test]
 fn a_new_image_restarts_the_container_or_ends_its_wait() {

@@ -14,6 +14,7 @@ use k8s_openapi::{
 use super::{
     PodMachine, Stage, Surround,
     containers::{Ended, Role, Slot, State},
+    ephemeral,
 };
 use crate::{
     effect::Effect,
@@ -61,6 +62,7 @@ impl PodMachine {
         let one = |slot: &&Slot| self.container_status(slot);
         status.container_statuses = (!main.is_empty()).then(|| main.iter().map(one).collect());
         status.init_container_statuses = (!init.is_empty()).then(|| init.iter().map(one).collect());
+        status.ephemeral_container_statuses = ephemeral::statuses(&self.pod);
         let phase = self.phase(&status);
         status.phase = Some(phase.to_owned());
         // What the node ends is not ready from now on; phase and reason follow when nothing runs any more.
