@@ -6,7 +6,7 @@ use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 use coracle_agent_core::workload::{
     ContainerKey, ContainerSpec, ContainerStats, Report, StartStage, TerminationMessage,
 };
-use coracle_artifact::Digest;
+use coracle_artifact::{Digest, Image};
 use coracle_engine::{ComponentDigest, CpuAccount, CpuQuota, MemoryBudget, Shared};
 use coracle_host::{
     Directories, GuestConfig, HttpServer, LogSink, Outcome, PodNetwork, Program, ProgramKind, ServerLimits, SetupError,
@@ -158,7 +158,10 @@ impl Run {
         let digest = ComponentDigest::parse(image.component.as_str())
             .ok_or_else(|| NotStarted::create("the image has no valid digest"))?;
         let path = self.services.images.component_path(&image);
-        let program = self.services.programs.load(&digest, &path).await.map_err(NotStarted::create)?;
+        let program = match self.services.programs.load(&digest, &path).await {
+            Ok(program) => program,
+            Err(error) => return Err(NotStarted::create(self.why_not(image, error.to_string()).await)),
+        };
         let staging = self.services.staging.join(container_id(&self.spec.key).trim_start_matches("wasm://"));
         let mounts =
             Mounts::prepare(&self.spec.mounts, &self.spec.termination_message, &staging).map_err(NotStarted::create)?;
@@ -179,6 +182,21 @@ impl Run {
             shutdown: ShutdownSignal::new(),
         };
         Ok(Prepared { program, config, log, mounts })
+    }
+
+    /// Why a component cannot be loaded. What a compiler says of bytes that the disk has changed would lead nobody to the
+    /// disk.
+    async fn why_not(&self, image: Image, error: String) -> String {
+        let images = self.services.images.clone();
+        match tokio::task::spawn_blocking(move || images.is_whole(&image)).await {
+            Ok(false) => {
+                let name = &self.spec.image;
+                format!(
+                    "the stored image {name:?} is damaged: remove it (coracle image rm {name}), then import or pull it again"
+                )
+            }
+            _ => error,
+        }
     }
 
     /// Runs a command to its end.

@@ -159,6 +159,14 @@ impl ImageStore {
         self.drop_blobs(&images, &candidates)
     }
 
+    /// Whether the component of an image is, byte for byte, what was stored. Reads all of it.
+    pub fn is_whole(&self, image: &Image) -> bool {
+        let mut hash = Sha256::new();
+        let read =
+            File::open(self.component_path(image)).and_then(|mut file| io::copy(&mut file, &mut HashOnly(&mut hash)));
+        read.is_ok() && Digest::from_sum(&hash.finalize()) == image.component
+    }
+
     pub(crate) fn has_blob(&self, digest: &Digest) -> bool {
         self.blob_path(digest).exists()
     }
@@ -307,6 +315,20 @@ impl ImageStore {
                 fs::remove_file(entry.path()).map_err(ArtifactError::io("remove", entry.path()))?;
             }
         }
+        Ok(())
+    }
+}
+
+/// Takes bytes into a hash.
+struct HashOnly<'a>(&'a mut Sha256);
+
+impl Write for HashOnly<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
