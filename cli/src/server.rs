@@ -134,12 +134,24 @@ impl Run {
         };
         let result = match outcome {
             Some(Ok(node)) => {
-                signalled().await;
+                let failed = async {
+                    match &node {
+                        Some(node) => node.failed().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let failure = tokio::select! {
+                    () = signalled() => None,
+                    why = failed => Some(why),
+                };
                 if let Some(node) = node {
                     stop.cancel();
                     node.ended(STOP_TIMEOUT).await;
                 }
-                Ok(())
+                match failure {
+                    None => Ok(()),
+                    Some(why) => Err(anyhow::anyhow!("{why}; the server ends, start it again")),
+                }
             }
             Some(Err(error)) => Err(error),
             None => Ok(()),

@@ -53,6 +53,12 @@ impl Addresses {
         None
     }
 
+    /// Most pods that have addresses of a range.
+    pub(crate) fn room(range: Ipv4Net) -> u32 {
+        // All but the network's, the first and the broadcast address.
+        u32::try_from((1_u64 << (32 - range.prefix_len())).saturating_sub(3)).unwrap_or(u32::MAX)
+    }
+
     /// Takes an address back.
     pub(crate) fn give_back(&mut self, uid: &PodUid) {
         if let Some(ip) = self.by_pod.remove(uid) {
@@ -83,6 +89,16 @@ mod tests {
         assert_eq!(addresses.take(&uid(3)).unwrap(), ("10.42.0.5".parse().unwrap(), Fresh::No));
         addresses.give_back(&uid(1));
         assert_eq!(addresses.take(&uid(9)).unwrap().0.to_string(), "10.42.0.3");
+    }
+
+    #[test]
+    fn a_range_has_room_for_as_many_as_it_gives() {
+        for range in ["10.42.0.0/29", "10.42.0.0/24", "10.42.0.0/22"] {
+            let range: Ipv4Net = range.parse().unwrap();
+            let mut addresses = Addresses::new(Some(range), BTreeMap::new());
+            let given = (0..).take_while(|n| addresses.take(&PodUid::new(format!("u{n}"))).is_some()).count();
+            assert_eq!(u32::try_from(given).unwrap(), Addresses::room(range), "{range}");
+        }
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(crate) struct Readings {
     pub(crate) processes: Option<Share>,
     /// Why pods cannot have addresses yet; `None` when they can.
     pub(crate) network_problem: Option<String>,
+    /// Why pods would not be looked after; `None` when they are.
+    pub(crate) agent_problem: Option<String>,
 }
 
 /// The four conditions with the times of their last changes.
@@ -89,6 +91,7 @@ impl Conditions {
                  plugin returns error: {why}"
             )
         });
+        let problem = readings.agent_problem.clone().or(problem);
         let not_ready = problem.as_deref().unwrap_or_default();
         let messages = [not_ready, "kubelet is posting ready status"];
         self.set("Ready", problem.is_none(), ["KubeletNotReady", "KubeletReady"], messages, now);
@@ -97,6 +100,11 @@ impl Conditions {
     /// Whether the node is Ready by the last readings.
     pub(crate) fn is_ready(&self) -> bool {
         self.by_name.get("Ready").is_some_and(|condition| condition.status == "True")
+    }
+
+    /// Which conditions hold.
+    pub(crate) fn holding(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.by_name.iter().map(|(name, condition)| (*name, condition.status == "True"))
     }
 
     /// What the conditions say, without times, for comparisons.
@@ -164,6 +172,7 @@ mod tests {
             inodes: half,
             processes: half,
             network_problem: None,
+            agent_problem: None,
         }
     }
 
@@ -200,6 +209,8 @@ mod tests {
         let message = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady \
                        message:Network plugin returns error: no range";
         check(lost, "Ready", "False", "KubeletNotReady", message);
+        let stopped = Readings { agent_problem: Some("the loop has ended".into()), ..plenty() };
+        check(stopped, "Ready", "False", "KubeletNotReady", "the loop has ended");
     }
 
     #[test]

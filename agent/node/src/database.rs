@@ -2,7 +2,7 @@
 //! Services its pods were told of. They make a node come back after a reboot with no control plane in sight. One thread writes; what is queued becomes one transaction.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::Ipv4Addr,
     path::Path,
     sync::Arc,
@@ -12,20 +12,25 @@ use std::{
 };
 
 use coracle_agent_core::{PodUid, env::ServiceVariables};
+use futures::future::BoxFuture;
 use ipnet::Ipv4Net;
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Pod, PodSpec, PodStatus},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::oneshot;
 
 use crate::error::NodeError;
 
 /// Records that wait to be written. A full queue holds the event loop back for one commit, no longer.
 const QUEUE: usize = 4096;
 /// Records of so long become one transaction: what is lost with the machine was told to nobody outside it, and a pod that
-/// starts is recorded once.
+/// starts is recorded once. Whoever tells the API that something has ended waits for the record first.
 const GATHER: Duration = Duration::from_millis(100);
+
+/// Time until records that could not be written are tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What was recorded.
 #[derive(Debug, Default)]
@@ -48,13 +53,35 @@ pub(crate) struct Database {
 
 #[derive(Debug)]
 enum Record {
-    Pod { uid: PodUid, pod: Arc<Pod>, status: Option<Arc<PodStatus>> },
-    Address { uid: PodUid, ip: Ipv4Addr },
-    Range { range: Ipv4Net },
-    Services { namespace: String, variables: Vec<u8> },
-    Forget { uid: PodUid },
-    ConfigMap { config_map: Arc<ConfigMap> },
-    NoConfigMaps { namespace: String },
+    Pod {
+        uid: PodUid,
+        pod: Arc<Pod>,
+        status: Option<Arc<PodStatus>>,
+    },
+    Address {
+        uid: PodUid,
+        ip: Ipv4Addr,
+    },
+    Range {
+        range: Ipv4Net,
+    },
+    Services {
+        namespace: String,
+        variables: Vec<u8>,
+    },
+    Forget {
+        uid: PodUid,
+    },
+    ConfigMap {
+        config_map: Arc<ConfigMap>,
+    },
+    NoConfigMaps {
+        namespace: String,
+    },
+    /// Dropped when all before it is on the disk, or cannot be.
+    Barrier {
+        _passed: oneshot::Sender<()>,
+    },
 }
 
 /// The node's range among what is recorded of the node.
@@ -62,7 +89,7 @@ const RANGE: &str = "podCIDR";
 
 const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = NORMAL;
+    PRAGMA synchronous = FULL;
     CREATE TABLE IF NOT EXISTS pods (uid TEXT PRIMARY KEY, object BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS addresses (uid TEXT PRIMARY KEY, ip TEXT NOT NULL UNIQUE) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS node (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -88,6 +115,13 @@ impl Database {
     /// Records a pod with a status, or with the one that its object has.
     pub(crate) fn put_pod(&self, uid: &PodUid, pod: Arc<Pod>, status: Option<Arc<PodStatus>>) {
         self.send(Record::Pod { uid: uid.clone(), pod, status });
+    }
+
+    /// Becomes ready when everything recorded so far is on the disk, or cannot be written now.
+    pub(crate) fn written(&self) -> BoxFuture<'static, ()> {
+        let (barrier, passed) = oneshot::channel();
+        self.send(Record::Barrier { _passed: barrier });
+        Box::pin(async move { drop(passed.await) })
     }
 
     /// Records a ConfigMap, so that volumes made of it come back after a reboot with no control plane in sight.
@@ -162,17 +196,79 @@ fn load(connection: &Connection) -> rusqlite::Result<Recorded> {
     Ok(recorded)
 }
 
-fn write_all(mut connection: Connection, records: &Receiver<Record>) {
-    let mut failing = false;
-    while let Ok(first) = records.recv() {
-        let batch = gather(first, records);
-        let result = write(&mut connection, &batch);
-        if let Err(error) = &result
-            && !failing
-        {
-            tracing::error!(%error, "the agent's records cannot be written: after a reboot pods may wait for the control plane");
+fn write_all(connection: Connection, records: &Receiver<Record>) {
+    let mut writer = Writer { connection, waiting: Vec::new(), failing: false };
+    loop {
+        let first = if writer.waiting.is_empty() {
+            records.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            records.recv_timeout(TRY_AGAIN)
+        };
+        match first {
+            Ok(first) => writer.write(gather(first, records)),
+            Err(RecvTimeoutError::Timeout) => writer.write(Vec::new()),
+            Err(RecvTimeoutError::Disconnected) => return writer.write(Vec::new()),
         }
-        failing = result.is_err();
+    }
+}
+
+/// Writes batches. What cannot be written, since the disk is full, is kept and written with what follows.
+struct Writer {
+    connection: Connection,
+    /// What could not be written so far, the latest of each thing: no more than the node has pods and namespaces.
+    waiting: Vec<Record>,
+    failing: bool,
+}
+
+impl Writer {
+    fn write(&mut self, batch: Vec<Record>) {
+        let mut all = std::mem::take(&mut self.waiting);
+        all.extend(batch);
+        let (barriers, all): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| matches!(one, Record::Barrier { .. }));
+        if all.is_empty() {
+            return;
+        }
+        match write(&mut self.connection, &all) {
+            Ok(()) => {
+                if std::mem::replace(&mut self.failing, false) {
+                    tracing::info!("the agent's records are written again");
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%error, "the agent's records cannot be written: after a reboot pods may be run again");
+                }
+                self.waiting = latest(all);
+            }
+        }
+        // Whoever waits is told of a failure too: a full disk is not to keep the API from knowing what has ended.
+        drop(barriers);
+    }
+}
+
+/// The last record of each thing.
+fn latest(records: Vec<Record>) -> Vec<Record> {
+    let mut seen = HashSet::new();
+    let mut kept: Vec<Record> = records.into_iter().rev().filter(|record| seen.insert(thing(record))).collect();
+    kept.reverse();
+    kept
+}
+
+/// What a record is about: a later record about the same thing takes its place.
+fn thing(record: &Record) -> (u8, String) {
+    match record {
+        Record::Pod { uid, .. } => (0, uid.as_str().to_owned()),
+        Record::Address { uid, .. } => (1, uid.as_str().to_owned()),
+        Record::Forget { uid } => (2, uid.as_str().to_owned()),
+        Record::Range { .. } => (3, String::new()),
+        Record::Services { namespace, .. } => (4, namespace.clone()),
+        Record::ConfigMap { config_map } => {
+            let meta = &config_map.metadata;
+            let [namespace, name] = [&meta.namespace, &meta.name].map(|text| text.clone().unwrap_or_default());
+            (5, format!("{namespace}/{name}"))
+        }
+        Record::NoConfigMaps { namespace } => (6, namespace.clone()),
+        Record::Barrier { .. } => (7, String::new()),
     }
 }
 
@@ -182,6 +278,11 @@ fn gather(first: Record, records: &Receiver<Record>) -> Vec<Record> {
     let (mut batch, mut pods) = (Vec::new(), HashMap::new());
     let mut next = Some(first);
     while let Some(record) = next {
+        if matches!(record, Record::Barrier { .. }) {
+            // Somebody waits.
+            batch.push(Some(record));
+            break;
+        }
         let place = match &record {
             Record::Pod { uid, .. } => pods.insert(uid.clone(), batch.len()),
             Record::Forget { uid } => pods.remove(uid),
@@ -241,6 +342,7 @@ fn write(connection: &mut Connection, batch: &[Record]) -> rusqlite::Result<()> 
                 let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO config_maps VALUES (?1, ?2, ?3)")?;
                 put.execute(params![meta.namespace, meta.name, object])?;
             }
+            Record::Barrier { .. } => {}
             Record::NoConfigMaps { namespace } => {
                 transaction.execute("DELETE FROM config_maps WHERE namespace = ?1", [namespace])?;
             }
@@ -302,5 +404,49 @@ mod tests {
         assert_eq!(recorded.addresses[&PodUid::new("a")], Ipv4Addr::new(10, 42, 0, 2));
         assert_eq!(recorded.range, Some("10.42.8.0/21".parse().unwrap()));
         assert_eq!(recorded.services["ns"].get("A_SERVICE_HOST"), Some("10.43.0.7"));
+    }
+
+    #[test]
+    fn what_a_full_disk_refused_is_written_when_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.db");
+        drop(Database::open(&path).unwrap());
+        let connection = Connection::open(&path).unwrap();
+        let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let limit = |writer: &Writer, pages: i64| {
+            let set = format!("PRAGMA max_page_count = {pages}");
+            writer.connection.query_row(&set, [], |row| row.get::<_, i64>(0)).unwrap();
+        };
+        let mut writer = Writer { connection, waiting: Vec::new(), failing: false };
+        limit(&writer, pages);
+        let record = |uid: &str, phase: &str| {
+            let mut pod = pod(uid);
+            let long = [("long".to_owned(), "x".repeat(100_000))].into();
+            pod.metadata.annotations = Some(long);
+            let status = PodStatus { phase: Some(phase.into()), ..PodStatus::default() };
+            Record::Pod { uid: PodUid::new(uid), pod: Arc::new(pod), status: Some(Arc::new(status)) }
+        };
+        let (barrier, mut passed) = oneshot::channel();
+        writer.write(vec![record("a", "Running"), record("b", "Running"), Record::Barrier { _passed: barrier }]);
+        assert!(passed.try_recv() == Err(oneshot::error::TryRecvError::Closed), "nobody waits for a full disk");
+        writer.write(vec![record("a", "Succeeded")]);
+        assert_eq!((writer.waiting.len(), load(&writer.connection).unwrap().pods.len()), (2, 0));
+        limit(&writer, 1 << 20);
+        writer.write(Vec::new());
+        assert!(writer.waiting.is_empty());
+        let pods = load(&writer.connection).unwrap().pods;
+        let phases: Vec<_> = pods.iter().map(|pod| pod.status.as_ref().unwrap().phase.as_deref().unwrap()).collect();
+        assert_eq!(phases, ["Succeeded", "Running"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_waited_for_survives_the_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.db");
+        let (database, _) = Database::open(&path).unwrap();
+        database.put_pod(&PodUid::new("a"), Arc::new(pod("a")), None);
+        database.written().await;
+        let other = Connection::open(&path).unwrap();
+        assert_eq!(load(&other).unwrap().pods.len(), 1, "it is there without waiting for more");
     }
 }

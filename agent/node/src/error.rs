@@ -1,10 +1,10 @@
-//! What keeps an agent from starting. Everything later is retried or told in an Event.
+//! What keeps an agent from starting, and what ends it. Everything else is retried or told in an Event.
 
 use std::{io, path::PathBuf};
 
 use coracle_agent_wasm::WasmError;
 
-/// Why an agent cannot start.
+/// Why an agent cannot start, or has ended.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// A directory cannot be made or used.
@@ -28,6 +28,9 @@ pub enum NodeError {
     /// The Wasm runtime does not start.
     #[error("the Wasm runtime cannot start: {0}")]
     Wasm(#[from] WasmError),
+    /// The loop that looks after pods has failed.
+    #[error("the agent's event loop has failed: {0}")]
+    Failed(String),
     /// The runtimes cannot say what they have.
     #[error("a runtime cannot be asked what it runs: {0}")]
     Runtime(#[from] coracle_agent_core::workload::WorkloadError),

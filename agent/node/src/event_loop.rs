@@ -10,7 +10,7 @@ pub(crate) use statuses::Known as KnownStatus;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +19,7 @@ use coracle_agent_core::{
     Agent, Effect, NodeFacts, Now, PodUid, Report, Workload,
     env::{References, ServiceVariables, references},
     volume,
+    workload::{Command, HostNetwork},
 };
 use futures::{Stream, StreamExt, stream::BoxStream};
 use ipnet::Ipv4Net;
@@ -38,6 +39,7 @@ use self::{
 };
 use crate::{
     addresses::{Addresses, Fresh},
+    beat::{BEAT, Beat},
     database::Database,
     events::Recorder,
     jobs::{Done, Jobs},
@@ -80,6 +82,7 @@ pub(crate) struct EventLoop {
     /// Pods from the agent's records, until they are started.
     pub(crate) recorded: Vec<Pod>,
     pub(crate) started: Instant,
+    pub(crate) beat: Beat,
     pub(crate) state: LoopState,
 }
 
@@ -142,6 +145,7 @@ impl EventLoop {
     }
 
     async fn select(&mut self, stop: &CancellationToken) -> Event {
+        self.beat.beat();
         let due = self.deadline();
         tokio::select! {
             () = stop.cancelled() => Event::Stop,
@@ -169,7 +173,8 @@ impl EventLoop {
             .due()
             .map(|at| Instant::now() + Duration::try_from(at.duration_since(wall)).unwrap_or_default());
         let write = self.state.statuses.due();
-        [timer, gate, renewal, write, self.state.bounded.due()].into_iter().flatten().min()
+        let beat = Some(Instant::now() + BEAT);
+        [timer, gate, renewal, write, beat, self.state.bounded.due()].into_iter().flatten().min()
     }
 
     fn now(&self) -> Now {
@@ -335,8 +340,20 @@ impl EventLoop {
             }
             None => {
                 tracing::error!(%uid, "the node has no free address for a pod; give it a larger range");
-                vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]
+                Vec::new()
             }
+        }
+    }
+
+    /// A pod for which there was no address is tried again and again: there may be one by now. Without one its sandbox fails,
+    /// and says so.
+    fn with_address(&mut self, command: Command) -> Command {
+        match command {
+            Command::CreateSandbox(mut spec) if spec.ips.is_empty() && spec.host_network == HostNetwork::No => {
+                spec.ips = self.address(&spec.pod);
+                Command::CreateSandbox(spec)
+            }
+            command => command,
         }
     }
 
@@ -355,10 +372,8 @@ impl EventLoop {
         };
         let mut mounted = Vec::new();
         let mut waiting = Vec::new();
-        for (uid, pod) in self.agent.pods() {
-            if pod.metadata.namespace.as_deref() != Some(changed.namespace.as_str()) {
-                continue;
-            }
+        for uid in &self.jobs.users(changed) {
+            let Some(pod) = self.agent.pod(uid) else { continue };
             if uses(&volume::references(pod)) {
                 mounted.push(uid.clone());
             }
@@ -378,7 +393,10 @@ impl EventLoop {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Command(command) => self.runtime.submit(command),
+            Effect::Command(command) => {
+                let command = self.with_address(command);
+                self.runtime.submit(command);
+            }
             Effect::Mount { pod } => self.mount(pod),
             Effect::SubPaths { key, wants } => drop(self.running.spawn(self.jobs.sub_paths(key, wants))),
             Effect::Unmount { pod } => {
@@ -413,6 +431,7 @@ impl EventLoop {
 
     fn forget(&mut self, uid: &PodUid) {
         self.addresses.give_back(uid);
+        self.jobs.release(uid);
         self.database.forget(uid);
         let state = &mut self.state;
         state.written.remove(uid);
@@ -422,6 +441,13 @@ impl EventLoop {
         state.bounded.remove(uid);
         if let Some(work) = self.logs.remove(uid) {
             self.running.spawn(self.jobs.keep_logs(work));
+        }
+    }
+
+    /// A pod may be gone by the time its references are found.
+    fn release_if_gone(&self, uid: &PodUid) {
+        if self.agent.pod(uid).is_none() {
+            self.jobs.release(uid);
         }
     }
 
@@ -440,6 +466,7 @@ impl EventLoop {
         match done {
             Done::Mounted { pod, mounted } => {
                 self.state.mounting.remove(&pod);
+                self.release_if_gone(&pod);
                 if self.state.unmount_next.remove(&pod) {
                     self.state.mount_again.remove(&pod);
                     self.running.spawn(self.jobs.unmount(pod));
@@ -455,7 +482,10 @@ impl EventLoop {
             }
             Done::SubPaths { key, result } => self.agent.handle_sub_paths(now, &key, result),
             Done::Measured { pod, used } => self.measured(now, &pod, &used),
-            Done::Resolved { key, sources } => self.agent.handle_sources(now, &key, sources),
+            Done::Resolved { key, sources } => {
+                self.release_if_gone(&key.pod);
+                self.agent.handle_sources(now, &key, sources);
+            }
             Done::Probed { request, outcome } => self.agent.handle_probe(now, &request.key, request.kind, outcome),
             Done::Hooked { request, outcome } => self.agent.handle_hook(now, &request.key, request.kind, outcome),
             Done::Written { pod, status, result } => self.status_written(pod, status, result),
@@ -480,15 +510,20 @@ impl EventLoop {
         self.state.statuses.end(&uid);
         let Some(pod) = self.agent.pod(&uid) else { return };
         match result {
-            Ok(None) => {}
+            Ok(None) => self.state.statuses.went(&uid),
             Ok(Some(revision)) => {
+                self.state.statuses.went(&uid);
                 // The record is as it was written, so that a restart of the machine counts on from it.
                 self.database.put_pod(&uid, pod.clone(), Some(status.clone()));
                 self.state.written.wrote(uid, revision, status);
             }
+            // The same words would be refused again: others may be taken, when there is something new to say.
+            Err(error) if is_refused(&error) => {
+                tracing::warn!(%error, %uid, "a pod's status was refused; it is not written until it changes");
+            }
             Err(error) => {
                 tracing::debug!(%error, %uid, "a pod's status was not written");
-                self.state.statuses.add(uid, Urgency::Now, Instant::now());
+                self.state.statuses.add_again(uid, Instant::now());
             }
         }
     }
@@ -519,8 +554,14 @@ impl EventLoop {
         if old.as_ref().and_then(KnownStatus::status) == Some(status) {
             return;
         }
+        // A run that has ended is on the disk before anybody is told: otherwise a machine that loses its power now would run
+        // it again, though the API has its end.
+        let recorded = ends_something(old.as_ref().and_then(KnownStatus::status), status).then(|| {
+            self.database.put_pod(&uid, pod.clone(), Some(status.clone()));
+            self.database.written()
+        });
         self.state.statuses.begin(uid.clone());
-        self.running.spawn(self.jobs.write(uid, pod.clone(), old, status.clone()));
+        self.running.spawn(self.jobs.write(uid, pod.clone(), old, status.clone(), recorded));
     }
 }
 
@@ -530,6 +571,29 @@ async fn next<K>(watch: &mut (impl Stream<Item = Result<K, watcher::Error>> + Un
         // A watch does not end; if it did, there would be nothing to wait for.
         None => std::future::pending().await,
     }
+}
+
+/// Whether a status tells of a container's end that the one before did not tell.
+fn ends_something(old: Option<&PodStatus>, new: &PodStatus) -> bool {
+    fn ends(status: &PodStatus) -> BTreeSet<(&str, &str)> {
+        let lists = [&status.init_container_statuses, &status.container_statuses];
+        let all = lists.into_iter().flatten().flatten();
+        let ended = all.filter_map(|one| {
+            let now = one.state.as_ref().and_then(|state| state.terminated.as_ref());
+            let before = one.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+            Some((one.name.as_str(), now.or(before)?.container_id.as_deref().unwrap_or_default()))
+        });
+        ended.collect()
+    }
+    let phase = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let none = PodStatus::default();
+    let old = old.unwrap_or(&none);
+    (phase(new) && !phase(old)) || !ends(new).is_subset(&ends(old))
+}
+
+/// Whether the API has understood a write and will never take it. Too many requests, and one that took too long, may pass.
+fn is_refused(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(answer) if (400..500).contains(&answer.code) && !matches!(answer.code, 401 | 408 | 429))
 }
 
 async fn until(at: Option<Instant>) {
@@ -550,4 +614,37 @@ fn has_downward(pod: &Pod) -> bool {
         let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
         volume.downward_api.is_some() || projected.into_iter().any(|source| source.downward_api.is_some())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn an_end_is_new_once() {
+        let status = |phase: &str, container: Value| -> PodStatus {
+            let mut one = json!({"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0});
+            one.as_object_mut().unwrap().extend(container.as_object().unwrap().clone());
+            serde_json::from_value(json!({"phase": phase, "containerStatuses": [one]})).unwrap()
+        };
+        let end = |id: &str| json!({"terminated": {"exitCode": 1, "containerID": id}});
+        let running = status("Running", json!({"state": {"running": {}}}));
+        let ended = status("Running", json!({"state": end("1")}));
+        let again = status("Running", json!({"state": {"running": {}}, "lastState": end("1")}));
+        let twice = status("Running", json!({"state": end("2"), "lastState": end("1")}));
+        let over = status("Failed", json!({"state": end("1")}));
+        for (old, new, expect) in [
+            (None, &running, false),
+            (None, &ended, true),
+            (Some(&running), &ended, true),
+            (Some(&ended), &again, false),
+            (Some(&again), &twice, true),
+            (Some(&ended), &over, true),
+            (Some(&over), &over, false),
+        ] {
+            assert_eq!(ends_something(old, new), expect, "{old:?} {new:?}");
+        }
+    }
 }

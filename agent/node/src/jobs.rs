@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -11,11 +12,12 @@ use std::{
 
 use coracle_agent_core::{
     NodeFacts, PodUid,
-    effect::{HookRequest, Outcome, ProbeRequest, SubPath, SubPathResult},
+    effect::{HookRequest, MountFailure, Outcome, ProbeRequest, SubPath, SubPathResult},
     env::{References, Sources},
     storage::StorageUse,
     workload::ContainerKey,
 };
+use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -29,7 +31,7 @@ use crate::{
     log_files::{self, LogWork},
     patch::status_patch,
     prober::Prober,
-    references::Lookup,
+    references::{Changed, Lookup},
     volumes::{Mounted, Volumes, empty_dir::used_bytes},
 };
 
@@ -79,7 +81,12 @@ impl Jobs {
         async move {
             // The semaphore is never closed.
             let _slot = slots.acquire_owned().await;
-            Done::Mounted { mounted: volumes.mount(&pod, &facts, &ips).await, pod: uid }
+            let mounted = survived(volumes.mount(&pod, &facts, &ips)).await;
+            let mounted = mounted.unwrap_or_else(|message| {
+                let failure = MountFailure { volume: String::new(), message };
+                Mounted { result: Err(vec![failure]), renew_at: None }
+            });
+            Done::Mounted { mounted, pod: uid }
         }
     }
 
@@ -96,7 +103,11 @@ impl Jobs {
         key: ContainerKey,
         wants: Vec<SubPath>,
     ) -> impl Future<Output = Done> + Send + use<> {
-        async move { Done::SubPaths { key, result: Volumes::sub_paths(wants).await } }
+        let volumes = self.volumes.clone();
+        async move {
+            let result = survived(volumes.sub_paths(key.clone(), wants)).await;
+            Done::SubPaths { result: result.unwrap_or_else(Err), key }
+        }
     }
 
     /// Measures what a pod uses: its `emptyDir` volumes by name, and what is below each directory of `containers`.
@@ -132,19 +143,31 @@ impl Jobs {
         let lookup = self.lookup.clone();
         async move {
             loop {
-                match lookup.find(&namespace, &wants).await {
-                    Ok(sources) => return Done::Resolved { key, sources },
-                    Err(error) => tracing::debug!(%error, %key, "references cannot be looked up yet"),
+                match survived(lookup.find(&key.pod, &namespace, &wants)).await {
+                    Ok(Ok(sources)) => return Done::Resolved { key, sources },
+                    Ok(Err(error)) => tracing::debug!(%error, %key, "references cannot be looked up yet"),
+                    Err(_) => {}
                 }
                 sleep(RETRY).await;
             }
         }
     }
 
+    /// The pods that were told of an object.
+    pub(crate) fn users(&self, changed: &Changed) -> Vec<PodUid> {
+        self.lookup.users(changed)
+    }
+
+    /// A pod is gone, and needs nothing that it referred to.
+    pub(crate) fn release(&self, pod: &PodUid) {
+        self.lookup.release(pod);
+    }
+
     pub(crate) fn probe(&self, request: ProbeRequest) -> impl Future<Output = Done> + Send + use<> {
         let prober = self.prober.clone();
         async move {
-            let outcome = prober.probe(&request.target, request.timeout).await;
+            let outcome = survived(prober.probe(&request.target, request.timeout)).await;
+            let outcome = outcome.unwrap_or_else(|message| Outcome::Error { message });
             Done::Probed { request, outcome }
         }
     }
@@ -152,32 +175,34 @@ impl Jobs {
     pub(crate) fn hook(&self, request: HookRequest) -> impl Future<Output = Done> + Send + use<> {
         let prober = self.prober.clone();
         async move {
-            let outcome = prober.probe(&request.target, request.timeout).await;
+            let outcome = survived(prober.call(&request.target, request.timeout)).await;
+            let outcome = outcome.unwrap_or_else(|message| Outcome::Error { message });
             Done::Hooked { request, outcome }
         }
     }
 
-    /// Brings a pod's status in the API from `old` to `status`.
+    /// Brings a pod's status in the API from `old` to `status`, when it is recorded.
     pub(crate) fn write(
         &self,
         uid: PodUid,
         pod: Arc<Pod>,
         old: Option<KnownStatus>,
         status: Arc<PodStatus>,
+        recorded: Option<BoxFuture<'static, ()>>,
     ) -> impl Future<Output = Done> + Send + use<> {
         let client = self.client.clone();
         async move {
+            if let Some(recorded) = recorded {
+                recorded.await;
+            }
             let none = PodStatus::default();
             let patch = status_patch(&uid, old.as_ref().and_then(KnownStatus::status).unwrap_or(&none), &status);
             let Some(patch) = patch else { return Done::Written { pod: uid, status, result: Ok(None) } };
-            let result = match patch_status(&client, &pod, &patch).await {
+            let written = survived(patch_status(&client, &pod, &patch)).await;
+            let result = match written.unwrap_or_else(|message| Err(kube::Error::Service(message.into()))) {
                 // Gone, or another pod has the name by now: nobody waits for this status.
                 Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(None),
-                Err(error) => {
-                    sleep(RETRY).await;
-                    Err(error)
-                }
-                Ok(revision) => Ok(Some(revision)),
+                result => result.map(Some),
             };
             Done::Written { pod: uid, status, result }
         }
@@ -253,8 +278,32 @@ async fn patch_status(client: &Client, pod: &Pod, patch: &Value) -> kube::Result
     Ok(answer.metadata.resource_version.parse().unwrap_or(0))
 }
 
+/// The end of a job, also of one that fails in a way nobody foresaw: what waits for it is told, and goes on.
+async fn survived<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| {
+        let why = crate::words(&*panic);
+        tracing::error!(why, "a job of the agent has failed");
+        format!("the agent has failed: {why}")
+    })
+}
+
 /// Bytes below each directory of a directory.
 fn by_directory(dir: &Path) -> BTreeMap<String, u64> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), used_bytes(&entry.path()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_that_panics_has_an_end_all_the_same() {
+        let failing = async {
+            assert!(std::env::args().len() > 1000, "this is the test");
+            1
+        };
+        assert_eq!(survived(failing).await, Err("the agent has failed: this is the test".to_owned()));
+        assert_eq!(survived(async { 2 }).await, Ok(2));
+    }
 }

@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod addresses;
+mod beat;
 mod cni;
 mod conditions;
 mod database;
@@ -11,12 +12,15 @@ mod error;
 mod event_loop;
 mod events;
 mod handler;
+mod host_ports;
 mod image_gc;
 mod jobs;
 mod log_files;
 mod logs;
 mod machine;
+mod names;
 mod network;
+mod node_events;
 mod patch;
 mod prober;
 mod references;
@@ -27,9 +31,11 @@ mod views;
 mod volumes;
 
 use std::{
+    any::Any,
     collections::{BTreeMap, HashSet},
     fs,
     net::IpAddr,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -37,8 +43,9 @@ use std::{
 
 use coracle_agent_containerd::ContainerdConfig;
 use coracle_agent_core::{Agent, NodeFacts, Workload};
-use coracle_agent_wasm::{WasmConfig, WasmWorkload};
-use futures::StreamExt;
+use coracle_agent_wasm::{ClusterResolver, WasmConfig, WasmWorkload};
+use coracle_services::{HostPorts, Names};
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::{
     Api, Client,
@@ -56,10 +63,12 @@ pub use cni::{is_plugin as is_cni_plugin, run_plugin as run_cni_plugin};
 pub use error::NodeError;
 pub use handler::{Handler, NodeBody};
 pub use machine::raise_file_limit;
+pub use network::LOOPBACK_RANGE;
 pub use register::VERSION;
 
 use crate::{
     addresses::Addresses,
+    beat::Beat,
     database::Database,
     event_loop::{EventLoop, LoopState},
     jobs::Jobs,
@@ -110,6 +119,8 @@ pub struct NodeConfig {
     pub cluster_domain: String,
     /// Where the container runtime listens. A machine without one runs Wasm pods only.
     pub cri_endpoint: PathBuf,
+    /// The names of Services, kept up to date by whoever serves them; pods of the Wasm runtime resolve them here.
+    pub names: Names,
     /// The Wasm runtime's settings; `None` is its defaults under the data directory.
     pub wasm: Option<WasmConfig>,
 }
@@ -128,6 +139,7 @@ impl NodeConfig {
             dns_server: None,
             cluster_domain: "cluster.local".to_owned(),
             cri_endpoint: DEFAULT_CRI_ENDPOINT.into(),
+            names: Names::default(),
             wasm: None,
         }
     }
@@ -161,7 +173,10 @@ impl Node {
         let machine = Machine::read(&data_dir, config.address);
         let memory = data_dir.join("memory");
         let generated = Generated::open(&memory, machine.memory_bytes).map_err(directory(&memory))?;
-        let wasm = config.wasm.take().unwrap_or_else(|| WasmConfig::new(data_dir.join("wasm")));
+        let wasm = config.wasm.take().unwrap_or_else(|| WasmConfig {
+            resolver: Arc::new(ClusterResolver::new(Arc::new(names::OfServices(config.names.clone())))),
+            ..WasmConfig::new(data_dir.join("wasm"))
+        });
         let wasm = Arc::new(WasmWorkload::new(wasm, reports.clone())?);
         let (tasks, client) = (TaskTracker::new(), config.client.clone());
         let leftovers = leftovers(&pods_dir, &generated, &recorded.pods).map_err(directory(&pods_dir))?;
@@ -200,7 +215,8 @@ impl Node {
         let (recorder, recording) = events::recorder(client.clone(), config.name.clone(), stop.clone());
         let (ready, is_ready) = watch::channel(false);
         let told = Told { ready, known };
-        let registrar = Registrar::new(&config, node.clone(), runtime.clone(), claimed, told);
+        let beat = Beat::new();
+        let registrar = Registrar::new(&config, node.clone(), runtime.clone(), claimed, told, beat.clone());
         let views = Views::default();
         let inner = handler::Inner {
             views: views.clone(),
@@ -233,6 +249,7 @@ impl Node {
             views,
             recorded: recorded.pods,
             started: Instant::now(),
+            beat,
             state: LoopState::default(),
         };
         event_loop.restore_services(recorded.services);
@@ -259,31 +276,49 @@ impl Node {
         self.handler.clone()
     }
 
+    /// The ports that pods have on the node.
+    pub fn host_ports(&self) -> watch::Receiver<HostPorts> {
+        self.event_loop.views.host_ports.follow()
+    }
+
     /// Becomes true once the node is registered and Ready.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.clone()
     }
 
-    /// Runs the agent until it is told to stop.
-    pub async fn run(self) {
+    /// Runs the agent until it is told to stop. One whose loop fails ends with [`NodeError::Failed`]: whoever runs it ends the
+    /// process, so that it is started anew. As long as the process lives the node is not Ready, and its Lease runs out.
+    pub async fn run(self) -> Result<(), NodeError> {
         let Self { event_loop, registrar, handler, listener, recording, runtime, data_dir, tasks, stop, .. } = self;
         let (generated, left) = (self.generated, runtime.clone());
         tasks.spawn(registrar.run(stop.clone()));
         tasks.spawn(recording);
         tasks.spawn(image_gc::run(runtime, data_dir, stop.clone()));
         tasks.spawn(socket::serve(listener, handler, tasks.clone(), stop.clone()));
-        event_loop.run(stop).await;
+        let beat = event_loop.beat.clone();
+        let failed = AssertUnwindSafe(event_loop.run(stop)).catch_unwind().await.err();
+        if let Some(panic) = failed {
+            beat.end();
+            return Err(NodeError::Failed(words(&*panic)));
+        }
         tasks.close();
         tasks.wait().await;
         // Containers of another runtime outlive the agent and go on reading their files; guests end with this process.
         if left.info().name == WASM {
             generated.close();
         }
+        Ok(())
     }
 }
 
 /// The name of the runtime that is part of this process.
 const WASM: &str = "wasm";
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "for an unknown reason".to_owned())
+}
 
 /// The range of an earlier life, so that its pods come back without a control plane.
 async fn restored_range(range: Option<ipnet::Ipv4Net>) -> Option<Claimed> {

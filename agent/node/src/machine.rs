@@ -72,6 +72,7 @@ pub(crate) fn readings(data_dir: &Path, network_problem: Option<String>) -> Read
         inodes: stat.map(|stat| Share { total: stat.f_files, free: stat.f_favail }),
         processes: processes().map(|(running, total)| Share { total, free: total.saturating_sub(running) }),
         network_problem,
+        agent_problem: None,
     }
 }
 

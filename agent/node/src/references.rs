@@ -1,17 +1,20 @@
-//! ConfigMaps and Secrets that pods refer to. A namespace is watched from the first time one of its pods refers to such an
-//! object, so that lookups are local and changes are told at once. It never holds a namespace no pod asked for. ConfigMaps
-//! in use are recorded for a start with no control plane in sight; Secrets never are.
+//! ConfigMaps and Secrets that pods refer to. Each is watched from the first time a pod refers to it until the last such pod
+//! is gone, so that lookups are local and changes are told at once. Nothing is held or watched that no pod asked for.
+//! ConfigMaps in use are recorded for a start with no control plane in sight; Secrets never are.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Debug,
     hash::Hash,
     sync::Arc,
     time::Duration,
 };
 
-use coracle_agent_core::env::{References, Sources};
-use futures::StreamExt;
+use coracle_agent_core::{
+    PodUid,
+    env::{References, Sources},
+};
+use futures::{StreamExt, future::join_all};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{ConfigMap, Secret},
@@ -27,11 +30,14 @@ use kube::{
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::database::Database;
 
-/// Time a lookup waits for the first listing of a namespace before it asks for the one object.
+/// Time a lookup waits for the watch of an object before it asks for it.
 const FIRST_LISTING: Duration = Duration::from_secs(2);
 
 /// An object that has come or changed.
@@ -43,7 +49,7 @@ pub(crate) struct Changed {
 }
 
 /// The two kinds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     ConfigMap,
     Secret,
@@ -65,11 +71,67 @@ struct Inner {
     changes: mpsc::Sender<Changed>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    config_maps: Mutex<HashMap<String, Store<ConfigMap>>>,
-    secrets: Mutex<HashMap<String, Store<Secret>>>,
+    table: Mutex<Table>,
     database: Database,
     /// What the records have, by namespace and name.
     recorded: Mutex<HashMap<(String, String), Arc<ConfigMap>>>,
+}
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// The watches, and who needs them.
+#[derive(Default)]
+struct Table {
+    config_maps: HashMap<Key, Watched<ConfigMap>>,
+    secrets: HashMap<Key, Watched<Secret>>,
+    /// What each pod was told of.
+    of_pod: HashMap<PodUid, HashSet<(Kind, Key)>>,
+}
+
+/// One object's watch. It ends when this is dropped.
+struct Watched<K: Resource + 'static>
+where
+    K::DynamicType: Eq + Hash,
+{
+    store: Store<K>,
+    users: HashSet<PodUid>,
+    _end: DropGuard,
+}
+
+/// The two kinds, as types.
+trait Referred:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+    const KIND: Kind;
+    fn watches(table: &mut Table) -> &mut HashMap<Key, Watched<Self>>;
+}
+
+impl Referred for ConfigMap {
+    const KIND: Kind = Kind::ConfigMap;
+    fn watches(table: &mut Table) -> &mut HashMap<Key, Watched<Self>> {
+        &mut table.config_maps
+    }
+}
+
+impl Referred for Secret {
+    const KIND: Kind = Kind::Secret;
+    fn watches(table: &mut Table) -> &mut HashMap<Key, Watched<Self>> {
+        &mut table.secrets
+    }
+}
+
+impl Table {
+    /// Takes a pod out of an object's users, and ends its watch if it was the last.
+    fn drop_user<K: Referred>(&mut self, uid: &PodUid, key: &Key) {
+        let watches = K::watches(self);
+        if let Some(watched) = watches.get_mut(key) {
+            watched.users.remove(uid);
+            if watched.users.is_empty() {
+                watches.remove(key);
+            }
+        }
+    }
 }
 
 impl Lookup {
@@ -82,8 +144,8 @@ impl Lookup {
     ) -> Self {
         let key = |object: &ConfigMap| (object.namespace().unwrap_or_default(), object.name_any());
         let recorded = recorded.into_iter().map(|object| (key(&object), Arc::new(object))).collect();
-        let (config_maps, secrets, recorded) = (Mutex::default(), Mutex::default(), Mutex::new(recorded));
-        let inner = Inner { client, changes, tasks, stop, config_maps, secrets, database, recorded };
+        let (table, recorded) = (Mutex::default(), Mutex::new(recorded));
+        let inner = Inner { client, changes, tasks, stop, table, database, recorded };
         Self { inner: Arc::new(inner) }
     }
 
@@ -95,14 +157,48 @@ impl Lookup {
         Sources { config_maps, ..Sources::default() }
     }
 
-    /// Finds what a pod refers to. What does not exist is `None` in the answer.
-    pub(crate) async fn find(&self, namespace: &str, wanted: &References) -> Result<Sources, LookupError> {
+    /// Finds what a pod refers to. What does not exist is `None` in the answer. All of it is watched from now on, until
+    /// [`Lookup::release`].
+    pub(crate) async fn find(
+        &self,
+        pod: &PodUid,
+        namespace: &str,
+        wanted: &References,
+    ) -> Result<Sources, LookupError> {
         let inner = &self.inner;
-        let config_maps = inner.all(namespace, &wanted.config_maps, &inner.config_maps, Kind::ConfigMap);
-        let secrets = inner.all(namespace, &wanted.secrets, &inner.secrets, Kind::Secret);
+        let config_maps = inner.all::<ConfigMap>(pod, namespace, &wanted.config_maps);
+        let secrets = inner.all::<Secret>(pod, namespace, &wanted.secrets);
         let (config_maps, secrets) = tokio::try_join!(config_maps, secrets)?;
         config_maps.values().flatten().for_each(|object| inner.record(object));
         Ok(Sources { config_maps, secrets })
+    }
+
+    /// The pods that were told of an object.
+    pub(crate) fn users(&self, changed: &Changed) -> Vec<PodUid> {
+        let table = self.inner.table.lock();
+        let key = (changed.namespace.clone(), changed.name.clone());
+        let users = match changed.kind {
+            Kind::ConfigMap => table.config_maps.get(&key).map(|watched| &watched.users),
+            Kind::Secret => table.secrets.get(&key).map(|watched| &watched.users),
+        };
+        users.into_iter().flatten().cloned().collect()
+    }
+
+    /// A pod is gone. What nobody else refers to is watched, held and recorded no longer.
+    pub(crate) fn release(&self, pod: &PodUid) {
+        let inner = &self.inner;
+        let mut table = inner.table.lock();
+        for (kind, key) in table.of_pod.remove(pod).unwrap_or_default() {
+            match kind {
+                Kind::ConfigMap => table.drop_user::<ConfigMap>(pod, &key),
+                Kind::Secret => table.drop_user::<Secret>(pod, &key),
+            }
+            let others = || table.config_maps.keys().any(|(namespace, _)| *namespace == key.0);
+            if kind == Kind::ConfigMap && !table.config_maps.contains_key(&key) && !others() {
+                inner.recorded.lock().retain(|(namespace, _), _| *namespace != key.0);
+                inner.database.forget_config_maps(&key.0);
+            }
+        }
     }
 }
 
@@ -122,24 +218,18 @@ impl Inner {
         }
     }
 
-    async fn all<K>(
+    async fn all<K: Referred>(
         &self,
+        pod: &PodUid,
         namespace: &str,
         names: &[String],
-        stores: &Mutex<HashMap<String, Store<K>>>,
-        kind: Kind,
-    ) -> Result<BTreeMap<String, Option<Arc<K>>>, LookupError>
-    where
-        K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
-    {
+    ) -> Result<BTreeMap<String, Option<Arc<K>>>, LookupError> {
+        // All watches begin before any is waited for.
+        let stores: Vec<Store<K>> = names.iter().map(|name| self.store(pod, namespace, name)).collect();
+        let ready = join_all(stores.iter().map(Store::wait_until_ready));
+        let listed = timeout(FIRST_LISTING, ready).await.is_ok_and(|all| all.iter().all(Result::is_ok));
         let mut found = BTreeMap::new();
-        if names.is_empty() {
-            return Ok(found);
-        }
-        let store = self.store(namespace, stores, kind);
-        let listed = matches!(timeout(FIRST_LISTING, store.wait_until_ready()).await, Ok(Ok(())));
-        for name in names {
+        for (name, store) in names.iter().zip(stores) {
             let known = listed.then(|| store.get(&ObjectRef::new(name).within(namespace))).flatten();
             let object = match known {
                 Some(object) => Some(object),
@@ -161,20 +251,24 @@ impl Inner {
         Ok(answer.map(Arc::new))
     }
 
-    fn store<K>(&self, namespace: &str, stores: &Mutex<HashMap<String, Store<K>>>, kind: Kind) -> Store<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
-    {
-        let mut stores = stores.lock();
-        if let Some(store) = stores.get(namespace) {
-            return store.clone();
-        }
+    /// The store of an object's watch, which begins with its first user.
+    fn store<K: Referred>(&self, pod: &PodUid, namespace: &str, name: &str) -> Store<K> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let mut table = self.table.lock();
+        table.of_pod.entry(pod.clone()).or_default().insert((K::KIND, key.clone()));
+        let watched = K::watches(&mut table).entry(key).or_insert_with(|| self.watch(namespace, name));
+        watched.users.insert(pod.clone());
+        watched.store.clone()
+    }
+
+    fn watch<K: Referred>(&self, namespace: &str, name: &str) -> Watched<K> {
         let (store, writer) = reflector::store();
-        stores.insert(namespace.to_owned(), store.clone());
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        let stream = watcher(api, watcher::Config::default()).default_backoff();
-        let (changes, stop, namespace) = (self.changes.clone(), self.stop.clone(), namespace.to_owned());
+        let one = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let stream = watcher(api, one).default_backoff();
+        let (changes, stop) = (self.changes.clone(), self.stop.child_token());
+        let changed = Changed { namespace: namespace.to_owned(), name: name.to_owned(), kind: K::KIND };
+        let end = stop.clone().drop_guard();
         self.tasks.spawn(async move {
             let mut stream = Box::pin(reflector(writer, stream).applied_objects());
             loop {
@@ -185,15 +279,46 @@ impl Inner {
                 match next {
                     None => return,
                     Some(Err(error)) => tracing::debug!(%error, "a watch of references was interrupted"),
-                    Some(Ok(object)) => {
-                        let changed = Changed { namespace: namespace.clone(), name: object.name_any(), kind };
-                        if changes.send(changed).await.is_err() {
+                    Some(Ok(_)) => {
+                        if changes.send(changed.clone()).await.is_err() {
                             return;
                         }
                     }
                 }
             }
         });
-        store
+        Watched { store, users: HashSet::new(), _end: end }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_object_is_watched_as_long_as_a_pod_refers_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (database, _) = Database::open(&dir.path().join("agent.db")).unwrap();
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:1/".parse().unwrap())).unwrap();
+        let (changes, _changed) = mpsc::channel(1);
+        let tasks = TaskTracker::new();
+        let lookup = Lookup::new(client, changes, tasks.clone(), CancellationToken::new(), (database, Vec::new()));
+        tasks.close();
+        let pods = ["a", "b"].map(PodUid::new);
+        for pod in &pods {
+            lookup.inner.store::<ConfigMap>(pod, "ns", "shared");
+        }
+        lookup.inner.store::<Secret>(&pods[0], "ns", "own");
+        assert_eq!(tasks.len(), 2, "one watch for each object, however many refer to it");
+        let users = |kind, name: &str| lookup.users(&Changed { namespace: "ns".into(), name: name.into(), kind }).len();
+        assert_eq!((users(Kind::ConfigMap, "shared"), users(Kind::Secret, "own")), (2, 1));
+        assert_eq!(users(Kind::Secret, "shared"), 0);
+        lookup.release(&pods[0]);
+        assert_eq!((users(Kind::ConfigMap, "shared"), users(Kind::Secret, "own")), (1, 0));
+        lookup.release(&pods[1]);
+        let table = lookup.inner.table.lock();
+        assert!(table.config_maps.is_empty() && table.secrets.is_empty() && table.of_pod.is_empty());
+        drop(table);
+        timeout(Duration::from_secs(30), tasks.wait()).await.expect("every watch has ended");
     }
 }

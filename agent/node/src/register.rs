@@ -25,9 +25,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     NodeConfig,
+    addresses::Addresses,
+    beat::Beat,
     conditions::{Conditions, DISK_PRESSURE_PERCENT, MEMORY_PRESSURE_BYTES},
     machine::{self, Machine},
     network::{Claimed, PodNetwork},
+    node_events::NodeEvents,
 };
 
 /// Time between renewals: a quarter of the Lease's duration, as the kubelet does.
@@ -67,6 +70,9 @@ pub(crate) struct Registrar {
     claimed: Option<Claimed>,
     /// Why there is none.
     network_problem: Option<String>,
+    /// Whether the loop that looks after pods goes round.
+    beat: Beat,
+    events: NodeEvents,
     sent: Option<(Value, Instant)>,
     conditions: Conditions,
 }
@@ -84,6 +90,7 @@ impl Registrar {
         runtime: Arc<dyn Workload>,
         claimed: Option<Claimed>,
         told: Told,
+        beat: Beat,
     ) -> Self {
         let network_problem = claimed.is_none().then(|| "the node was given no podCIDR yet".to_owned());
         Self {
@@ -95,6 +102,8 @@ impl Registrar {
             known: told.known,
             claimed,
             network_problem,
+            beat,
+            events: NodeEvents::new(config.client.clone(), config.name.clone()),
             sent: None,
             conditions: Conditions::default(),
         }
@@ -116,6 +125,7 @@ impl Registrar {
             tracing::warn!(%error, "the node cannot be registered yet");
             sleep(RETRY).await;
         }
+        self.events.starting().await;
         let mut seen = self.own_object();
         let mut ticks = interval(RENEW);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -124,7 +134,10 @@ impl Registrar {
         loop {
             let news = tokio::select! {
                 _ = ticks.tick() => {
-                    if let Err(error) = self.renew().await {
+                    // A Lease says that the node's pods are looked after.
+                    if let Some(problem) = self.beat.problem() {
+                        tracing::error!(problem, "the node's Lease is not renewed");
+                    } else if let Err(error) = self.renew().await {
                         tracing::warn!(%error, "the node's Lease cannot be renewed");
                     }
                     std::mem::replace(&mut begun, true) || self.claimed.is_some()
@@ -249,6 +262,7 @@ impl Registrar {
             result => drop(result?),
         }
         self.sent = Some((status, Instant::now()));
+        self.events.conditions(self.conditions.holding()).await;
         if self.conditions.is_ready() {
             self.ready.send_replace(true);
         }
@@ -264,14 +278,27 @@ impl Registrar {
 
     /// The status with the verdicts of its conditions only, so that it can be compared.
     fn status(&mut self, images: &[ImageInfo]) -> Value {
-        let readings = machine::readings(&self.data_dir, self.network_problem.clone());
+        let mut readings = machine::readings(&self.data_dir, self.network_problem.clone());
+        readings.agent_problem = self.beat.problem();
         self.conditions.judge(&readings, Timestamp::now());
         let mut status = json!(self.node.status);
         let names = |image: &ImageInfo| image.names.iter().take(MAX_IMAGE_NAMES).cloned().collect::<Vec<_>>();
         status["images"] =
             images.iter().map(|image| json!({"names": names(image), "sizeBytes": image.size_bytes})).collect();
         status["conditions"] = json!(self.conditions.verdicts());
+        if let Some(claimed) = &self.claimed {
+            limit_pods(&mut status, Addresses::room(claimed.network.range()));
+        }
         status
+    }
+}
+
+/// A node takes no more pods than it has addresses for: its range is what it was when the node was made.
+fn limit_pods(status: &mut Value, room: u32) {
+    let pods = &mut status["allocatable"]["pods"];
+    let wanted: Option<u32> = pods.as_str().and_then(|text| text.parse().ok());
+    if wanted.is_none_or(|wanted| wanted > room) {
+        *pods = json!(room.to_string());
     }
 }
 
@@ -323,4 +350,18 @@ pub(crate) fn node_object(config: &NodeConfig, machine: &Machine, runtime: &dyn 
         },
     });
     serde_json::from_value(node).expect("the node's object above has the right shape")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_takes_no_more_pods_than_it_has_addresses_for() {
+        for (wanted, room, expect) in [("1100", 253, "253"), ("110", 253, "110"), ("253", 253, "253")] {
+            let mut status = json!({"allocatable": {"pods": wanted, "cpu": "2"}});
+            limit_pods(&mut status, room);
+            assert_eq!(status, json!({"allocatable": {"pods": expect, "cpu": "2"}}));
+        }
+    }
 }

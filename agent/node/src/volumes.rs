@@ -2,8 +2,8 @@
 //! be. Tokens are asked for here and again when four fifths of their life are over. What goes into a file was decided by `agent/core`.
 
 pub(crate) mod empty_dir;
-mod memory;
-mod sub_path;
+pub(crate) mod memory;
+pub(crate) mod sub_path;
 mod writer;
 
 use std::{
@@ -16,10 +16,12 @@ use std::{
 };
 
 use coracle_agent_core::{
+    PodUid,
     effect::{MountFailure, MountResult, NodeFacts, SubPath, SubPathResult},
     env::{References, Sources},
     field::Surroundings,
     volume::{self, File, Files, HostPathKind, Plan, Token},
+    workload::ContainerKey,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -51,6 +53,7 @@ pub(crate) struct Volumes {
     pods_dir: PathBuf,
     generated: Generated,
     tokens: Arc<Mutex<BTreeMap<(String, Token), HeldToken>>>,
+    parts: sub_path::Held,
 }
 
 /// A token in use: it is not asked for again at every change of its volume.
@@ -77,7 +80,7 @@ pub(crate) struct Mounted {
 
 impl Volumes {
     pub(crate) fn new(client: Client, lookup: Lookup, pods_dir: PathBuf, generated: Generated) -> Self {
-        Self { client, lookup, pods_dir, generated, tokens: Arc::default() }
+        Self { client, lookup, pods_dir, generated, tokens: Arc::default(), parts: sub_path::Held::default() }
     }
 
     /// Makes all volumes of a pod, or brings them up to date. Safe to repeat. While the control plane is away, files that are
@@ -87,7 +90,8 @@ impl Volumes {
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         let (mut paths, mut failures, mut renew_at) = (BTreeMap::new(), Vec::new(), None);
         let wanted = volume::references(pod);
-        let sources = self.lookup.find(namespace, &wanted).await;
+        let uid = PodUid::new(pod.metadata.uid.clone().unwrap_or_default());
+        let sources = self.lookup.find(&uid, namespace, &wanted).await;
         for volume in volumes {
             let made = match &sources {
                 Ok(sources) => self.one(pod, volume, sources, facts, ips).await,
@@ -145,6 +149,7 @@ impl Volumes {
     /// Removes a pod's directories. Host paths are not in them.
     pub(crate) async fn unmount(&self, uid: &str) {
         self.tokens.lock().retain(|(owner, _), _| owner != uid);
+        self.parts.drop_pod(uid);
         let (this, uid) = (self.clone(), uid.to_owned());
         let removed = tokio::task::spawn_blocking(move || this.remove(&uid).map_err(|error| (uid, error)));
         if let Ok(Err((uid, error))) = removed.await {
@@ -167,8 +172,9 @@ impl Volumes {
         remove_all(&dir)
     }
 
-    /// Finds or makes parts of volumes.
-    pub(crate) async fn sub_paths(wants: Vec<SubPath>) -> SubPathResult {
+    /// Finds or makes parts of volumes, and holds them open until the pod's volumes are removed.
+    pub(crate) async fn sub_paths(&self, key: ContainerKey, wants: Vec<SubPath>) -> SubPathResult {
+        let parts = self.parts.clone();
         let find = move || {
             let one = |want: SubPath| {
                 sub_path::find_or_make(&want.base, &want.path).map_err(|error| {
@@ -176,7 +182,8 @@ impl Volumes {
                     want.volume
                 })
             };
-            wants.into_iter().map(one).collect()
+            let found = wants.into_iter().map(one).collect::<Result<_, _>>()?;
+            Ok(parts.keep(&key, found))
         };
         tokio::task::spawn_blocking(find).await.unwrap_or_else(|error| Err(error.to_string()))
     }

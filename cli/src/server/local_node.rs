@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use coracle_apiserver::{Body, NodeError, NodeProxy};
 use coracle_node::{Handler, Node, NodeConfig};
 use coracle_server::{Server, ServerConfig};
-use coracle_services::ServicesConfig;
+use coracle_services::{Names, ServicesConfig};
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -23,6 +23,7 @@ const MACHINE_LOGS: (&str, &str) = ("/var/lib/coracle", "/var/log");
 pub(super) struct LocalNode {
     name: String,
     ready: watch::Receiver<bool>,
+    failed: watch::Receiver<Option<String>>,
     tasks: TaskTracker,
 }
 
@@ -47,19 +48,32 @@ impl LocalNode {
         if server.data_dir() == std::path::Path::new(MACHINE_LOGS.0) {
             node.log_root = Some(MACHINE_LOGS.1.into());
         }
+        let names = Names::default();
+        node.names = names.clone();
         let node = Node::open(node, stop.child_token()).await.context("the node does not start")?;
         server.set_nodes(Arc::new(InProcess { name: name.clone(), handler: node.handler() }));
-        let (ready, tasks) = (node.ready(), TaskTracker::new());
-        tasks.spawn(node.run());
+        let (ready, host_ports, tasks) = (node.ready(), node.host_ports(), TaskTracker::new());
+        let (failure, failed) = watch::channel(None);
+        tasks.spawn(async move {
+            if let Err(error) = node.run().await {
+                failure.send_replace(Some(error.to_string()));
+                // Kept open: whoever waits for a failure is to see this one.
+                failure.closed().await;
+            }
+        });
         let services = ServicesConfig {
             node_name: name.clone(),
             node_address: own_address(),
             service_range: config.service_range,
+            // Where no route can be set, pods have addresses of the node's own loopback.
+            pod_ranges: vec![config.pod_range, coracle_node::LOOPBACK_RANGE],
+            names,
+            host_ports,
         };
         let told = |mode| tracing::info!(?mode, "Services are served");
         tasks.spawn(coracle_services::run(client, services, stop.child_token(), told));
         tasks.close();
-        Ok(Self { name, ready, tasks })
+        Ok(Self { name, ready, failed, tasks })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -74,9 +88,21 @@ impl LocalNode {
         }
     }
 
+    /// Returns when it has ended unasked, with why.
+    pub(super) async fn failed(&self) -> String {
+        match self.failed.clone().wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // It ends as it was told to.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Waits for its end, which it was told of.
     pub(super) async fn ended(self, timeout: Duration) {
-        if tokio::time::timeout(timeout, self.tasks.wait()).await.is_err() {
+        let Self { tasks, failed, .. } = self;
+        // A failure that was told is not to be waited for.
+        drop(failed);
+        if tokio::time::timeout(timeout, tasks.wait()).await.is_err() {
             eprintln!("the node did not end in {} seconds", timeout.as_secs());
         }
     }

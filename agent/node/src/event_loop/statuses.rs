@@ -17,6 +17,10 @@ const MAX_WRITES: usize = 32;
 /// How long a status waits for the next one. A Wasm container starts in less.
 const MERGE: Duration = Duration::from_millis(25);
 
+/// Time until a write that failed is tried again: at first, and at most.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
 /// Whether anybody waits for a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
@@ -47,9 +51,28 @@ pub(super) struct StatusQueue {
     due: HashMap<PodUid, Instant>,
     order: BTreeSet<(Instant, PodUid)>,
     writing: HashSet<PodUid>,
+    /// Writes that failed one after the other.
+    failures: HashMap<PodUid, u32>,
 }
 
 impl StatusQueue {
+    /// A write failed that may go another time: each failure doubles the wait.
+    pub(super) fn add_again(&mut self, uid: PodUid, now: Instant) {
+        let failures = self.failures.entry(uid.clone()).or_default();
+        *failures += 1;
+        let wait = FIRST_WAIT.saturating_mul(1 << (*failures - 1).min(16)).min(MAX_WAIT);
+        // Something newer may be waiting already.
+        if !self.waits(&uid) {
+            self.due.insert(uid.clone(), now + wait);
+            self.order.insert((now + wait, uid));
+        }
+    }
+
+    /// A write went through.
+    pub(super) fn went(&mut self, uid: &PodUid) {
+        self.failures.remove(uid);
+    }
+
     /// A pod's status is to be written. What was urgent stays so.
     pub(super) fn add(&mut self, uid: PodUid, urgency: Urgency, now: Instant) {
         let wanted = if urgency == Urgency::Now { now } else { now + MERGE };
@@ -94,6 +117,7 @@ impl StatusQueue {
 
     /// Nobody will read this pod's status.
     pub(super) fn remove(&mut self, uid: &PodUid) {
+        self.failures.remove(uid);
         if let Some(due) = self.due.remove(uid) {
             self.order.remove(&(due, uid.clone()));
         }
@@ -188,6 +212,24 @@ mod tests {
         queue.add(uid(1), Urgency::Soon, start + MERGE / 2);
         assert_eq!(queue.next(start + MERGE), Some(uid(1)), "waiting does not begin anew");
         assert!(queue.due().is_none());
+    }
+
+    #[test]
+    fn each_failure_doubles_the_wait_until_a_write_goes_through() {
+        let (mut queue, start) = (StatusQueue::default(), Instant::now());
+        let mut wait = || {
+            queue.add_again(uid(1), start);
+            let due = queue.due().unwrap();
+            assert_eq!(queue.next(due), Some(uid(1)));
+            due - start
+        };
+        let waits: Vec<u128> = (0..9).map(|_| wait().as_millis()).collect();
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+        queue.went(&uid(1));
+        queue.add_again(uid(1), start);
+        assert_eq!(queue.due(), Some(start + FIRST_WAIT));
+        queue.add(uid(1), Urgency::Now, start);
+        assert_eq!(queue.next(start), Some(uid(1)), "what is new does not wait for what failed");
     }
 
     #[test]
