@@ -55,9 +55,12 @@ fn a_rollout_goes_on_after_the_server_was_killed() -> Result<()> {
     cluster.kill()?;
     cluster.launch(&[])?;
     cluster.k("rollout status deploy/hello --timeout=60s")?;
-    let images = cluster
-        .field("pods -l app=hello --field-selector=status.phase=Running", "{.items[*].spec.containers[0].image}")?;
-    ensure!(images.split_whitespace().count() >= 6 && !images.contains("v1 "), "{images}");
+    // A rollout is over when the old pods are asked to go; a moment later they are gone.
+    eventually(SOON, || {
+        let images = cluster.field("pods -l app=hello", "{.items[*].spec.containers[0].image}")?;
+        ensure!(images == ["hello:v2"; 6].join(" "), "{images}");
+        Ok(())
+    })?;
     let ip = cluster.field("svc hello", "{.spec.clusterIP}")?;
     eventually(SOON, || {
         let answer = cluster.curl(&format!("http://{ip}/version"))?;
