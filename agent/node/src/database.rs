@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::Ipv4Addr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
@@ -21,7 +21,7 @@ use k8s_openapi::{
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 
-use crate::error::NodeError;
+use crate::{error::NodeError, private};
 
 /// Records that wait to be written. A full queue holds the event loop back for one commit, no longer.
 const QUEUE: usize = 4096;
@@ -102,6 +102,11 @@ impl Database {
     /// Opens the records, making them if there are none.
     pub(crate) fn open(path: &Path) -> Result<(Self, Recorded), NodeError> {
         let error = |source| NodeError::Database { path: path.to_owned(), source };
+        // What SQLite makes beside it has its mode.
+        for file in ["", "-wal", "-shm"].map(|end| PathBuf::from(format!("{}{end}", path.display()))) {
+            let made = if file == path || file.exists() { private::file(&file) } else { Ok(()) };
+            made.map_err(|source| NodeError::Directory { path: file, source })?;
+        }
         let connection = Connection::open(path).map_err(error)?;
         connection.execute_batch(SCHEMA).map_err(error)?;
         let recorded = load(&connection).map_err(error)?;
@@ -437,6 +442,21 @@ mod tests {
         let pods = load(&writer.connection).unwrap().pods;
         let phases: Vec<_> = pods.iter().map(|pod| pod.status.as_ref().unwrap().phase.as_deref().unwrap()).collect();
         assert_eq!(phases, ["Succeeded", "Running"]);
+    }
+
+    #[test]
+    fn records_are_for_their_owner_alone() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.db");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let (_database, _) = Database::open(&path).unwrap();
+        let entries: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().collect();
+        assert!(entries.len() > 1, "the log is beside it");
+        for entry in entries {
+            assert_eq!(entry.metadata().unwrap().mode() & 0o077, 0, "{:?}", entry.path());
+        }
     }
 
     #[tokio::test]

@@ -22,6 +22,7 @@ mod names;
 mod network;
 mod node_events;
 mod patch;
+mod private;
 mod prober;
 mod references;
 mod register;
@@ -357,10 +358,13 @@ fn in_use(recorded: Vec<ConfigMap>, pods: &[Pod], database: &Database) -> Vec<Co
 fn directories(config: &NodeConfig) -> Result<(PathBuf, PathBuf, LogFiles), NodeError> {
     let data_dir = &config.data_dir;
     let (pods_dir, staging) = (data_dir.join("pods"), data_dir.join("incoming"));
-    for dir in [data_dir, &pods_dir, &staging] {
-        fs::create_dir_all(dir).map_err(directory(dir))?;
-    }
+    fs::create_dir_all(data_dir).map_err(directory(data_dir))?;
     let log_root = config.log_root.clone().unwrap_or_else(|| data_dir.join("logs"));
+    // Logs in a place of the machine's own have its rules.
+    let logs_here = config.log_root.is_none().then_some(&log_root);
+    for dir in [&pods_dir, &staging, &data_dir.join("wasm")].into_iter().chain(logs_here) {
+        private::directory(dir).map_err(directory(dir))?;
+    }
     let logs = LogFiles::open(&log_root).map_err(directory(&log_root))?;
     Ok((pods_dir, staging, logs))
 }
