@@ -404,6 +404,22 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_the_disk_has_changed_is_told_from_one_that_is_whole() {
+        let (store, _folder) = store();
+        let image = add(&store, COMPONENT, "hello:v1");
+        assert!(store.is_whole(&image));
+        let path = store.component_path(&image);
+        let mut bytes = COMPONENT.to_vec();
+        bytes[10] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        assert!(!store.is_whole(&image), "a bit has fallen over");
+        fs::remove_file(&path).unwrap();
+        assert!(!store.is_whole(&image));
+        add(&store, COMPONENT, "hello:v1");
+        assert!(store.is_whole(&image), "importing it again mends it");
+    }
+
+    #[test]
     fn images_are_found_by_tag_digest_and_id_also_after_a_restart() {
         let (store, folder) = store();
         let image = add(&store, COMPONENT, "hello:v1");

@@ -444,6 +444,9 @@ async fn starts_that_cannot_be_say_why() {
     };
     let foreign = import("foreign", r#"(component (import "a:b/c@1.0.0" (instance)) (import "a:b/f" (func)))"#);
     let nothing = import("nothing", "(component)");
+    let damaged = import("damaged", r#"(component (core module (func (export "f"))))"#);
+    let stored = store.component_path(&store.get(&damaged).unwrap());
+    std::fs::write(stored, b"\0asm\x0d\0\x01\0\xff\xff\xff").unwrap();
     let mut missing_mount = setup.spec(HELLO, "mount", &[]);
     missing_mount.mounts = vec![Mount::new("/nowhere", "/x", Access::ReadOnly)];
     let mut bad_port = setup.spec(HELLO, "port", &[]);
@@ -455,6 +458,7 @@ async fn starts_that_cannot_be_say_why() {
         (by_id(&foreign), StartStage::Create, "a:b/f"),
         (by_id(&nothing), StartStage::Create, "the component has no entry point: it exports nothing"),
         (by_id("sha256:unknown"), StartStage::Create, "not found"),
+        (by_id(&damaged), StartStage::Create, "is damaged: remove it"),
         (missing_mount, StartStage::Create, "failed to mount /nowhere at /x"),
         (bad_port, StartStage::Create, "which is no port"),
         (twice, StartStage::Start, "cannot listen on"),
