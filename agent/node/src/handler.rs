@@ -236,7 +236,8 @@ fn waiting(status: &ContainerStatus) -> Option<(String, String)> {
 }
 
 fn log_options(query: &HashMap<String, String>) -> Result<(LogOptions, bool), Refused> {
-    let flag = |name: &str| query.get(name).is_some_and(|value| matches!(value.as_str(), "" | "true" | "1"));
+    // As Kubernetes reads booleans of a query: all is true but these two.
+    let flag = |name: &str| query.get(name).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"));
     let number = |name: &str| match query.get(name).map(|value| value.parse::<u64>()) {
         None => Ok(None),
         Some(Ok(number)) => Ok(Some(number)),
