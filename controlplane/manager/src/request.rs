@@ -58,7 +58,7 @@ pub(crate) fn write(method: Method, uri: String, content_type: &'static str, bod
 
 #[cfg(test)]
 mod tests {
-    use coracle_controllers::{Kind, Preconditions, Propagation};
+    use coracle_controllers::{Kind, Object, Preconditions, Propagation};
     use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
