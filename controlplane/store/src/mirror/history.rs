@@ -87,7 +87,9 @@ impl History {
             if let WatchEvent::Deleted { entry, .. } = &recorded.event {
                 entry.forget_unused();
             }
-            recorded.event.previous().into_iter().for_each(|previous| drop(previous.forget_unused()));
+            if let Some(previous) = recorded.event.previous() {
+                previous.forget_unused();
+            }
         }
     }
 
