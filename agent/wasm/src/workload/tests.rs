@@ -177,7 +177,22 @@ async fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> 
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    Ok((status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()))
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    Ok((status, if chunked { joined(body) } else { body.to_owned() }))
+}
+
+/// What chunks hold together (RFC 9112, section 7.1). A guest that has not ended when its answer is sent is sent in chunks.
+fn joined(mut chunks: &str) -> String {
+    let mut text = String::new();
+    while let Some((size, rest)) = chunks.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a chunk's size");
+        // A cut answer ends anywhere.
+        let (piece, rest) = rest.split_at(size.min(rest.len()));
+        text.push_str(piece);
+        chunks = rest.strip_prefix("\r\n").unwrap_or_default();
+    }
+    text
 }
 
 const HELLO: &str = "examples/hello/hello.wasm";

@@ -73,7 +73,7 @@ async fn a_server_answers_streams_and_fails_alone() {
     let address = SocketAddr::new(setup.ip, 8080);
     let slow = tokio::spawn(get(address, "/slow?300"));
     for (path, status, body) in [
-        ("/", 200, "3\r\nok\n\r\n0\r\n\r\n"),
+        ("/", 200, "ok\n"),
         ("/trap", 500, "the component failed to handle the request; its log says why\n"),
         ("/fail", 500, "the component failed to handle the request; its log says why\n"),
     ] {
@@ -81,7 +81,7 @@ async fn a_server_answers_streams_and_fails_alone() {
     }
     let (status, body) = get(address, "/stream?100").await.unwrap();
     assert_eq!((status, body.matches('x').count()), (200, 100 * 4096));
-    assert_eq!(slow.await.unwrap().unwrap(), (200, "8\r\nat last\n\r\n0\r\n\r\n".to_owned()));
+    assert_eq!(slow.await.unwrap().unwrap(), (200, "at last\n".to_owned()));
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = b"POST /echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello";
     stream.write_all(request).await.unwrap();
