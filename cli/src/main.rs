@@ -13,6 +13,7 @@ mod get;
 mod image;
 mod logs;
 mod manifest;
+mod memory;
 mod options;
 mod output;
 mod print;
@@ -130,9 +131,6 @@ fn run(line: Line) -> anyhow::Result<()> {
                 .with_writer(io::stderr)
                 .init();
             let _ = rustls::crypto::ring::default_provider().install_default();
-            // The allocator asks for huge pages, which multiply the memory of an idle server by four. Where the kernel
-            // refuses, the server runs all the same.
-            let _ = rustix::thread::disable_transparent_huge_pages(true);
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(server.run(&line.options))
         }

@@ -21,6 +21,7 @@ use crate::{
     discovery::Discovery,
     image::Agent,
     manifest::Files,
+    memory::ProgramPages,
     options::Options,
 };
 
@@ -97,6 +98,7 @@ impl Run {
         self.check()?;
         let begun = Instant::now();
         coracle_node::raise_file_limit();
+        let pages = ProgramPages::find();
         let data_dir = std::path::absolute(options.data_dir()).context("the data directory has no absolute path")?;
         // Asked for before anything starts, so that no early signal ends the program half-way.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -134,6 +136,7 @@ impl Run {
         };
         let result = match outcome {
             Some(Ok(node)) => {
+                tokio::spawn(pages.keep_small(stop.clone()));
                 let failed = async {
                     match &node {
                         Some(node) => node.failed().await,
