@@ -10,6 +10,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::{
     PodNetwork,
+    descriptors::MAX_RESOURCES,
     http_out::{HttpClient, OutgoingHttp},
     preopens::Directories,
     shutdown::ShutdownSignal,
@@ -119,11 +120,13 @@ impl WasiHttpView for Guest {
 impl GuestConfig {
     /// A store for a new instance.
     pub(crate) fn store(self: &Arc<Self>, engine: &Engine) -> Store<Guest> {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
         let guest = Guest {
             wasi: self.wasi(),
             http_ctx: WasiHttpCtx::new(),
             http_hooks: OutgoingHttp::new(self.clone()),
-            table: ResourceTable::new(),
+            table,
             limiter: StoreLimiter::new(self.memory.clone()),
             config: self.clone(),
         };

@@ -34,7 +34,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    GuestConfig, LookupError, PodNetwork,
+    GuestConfig, LookupError, PodNetwork, descriptors,
     name_lookup::lookup,
     network::{Refused, Transport},
 };
@@ -246,6 +246,9 @@ async fn connect_one(network: &PodNetwork, remote: SocketAddr) -> Result<TcpStre
     })?;
     if !network.may_reach(route.to) {
         return Err(Error::DestinationIpProhibited);
+    }
+    if descriptors::are_scarce() {
+        return Err(Error::Connect(descriptors::scarcity()));
     }
     let socket = if route.to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.map_err(Error::Connect)?;

@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod command;
+mod descriptors;
 mod environment;
 mod guest;
 mod http_out;

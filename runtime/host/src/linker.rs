@@ -11,7 +11,7 @@ use wasmtime::{
 use wasmtime_wasi::{p2, p3};
 use wasmtime_wasi_http::{handler::ProxyPre, p2::bindings::ProxyPre as ProxyPreP2, p3::bindings::ServicePre};
 
-use crate::{environment, guest::Guest, name_lookup, preopens, shutdown, sockets_p3, tcp, udp};
+use crate::{descriptors, environment, guest::Guest, name_lookup, preopens, shutdown, sockets_p3, tcp, udp};
 
 /// Loads programs; one compiled and linked form is shared by all who run it.
 pub type ProgramRegistry = Registry<Program>;
@@ -127,10 +127,12 @@ pub(crate) fn linker(engine: &Engine, tier: Tier) -> wasmtime::Result<Linker<Gue
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     }
     linker.allow_shadowing(true);
+    descriptors::add_p2_to_linker(&mut linker)?;
     tcp::add_to_linker(&mut linker)?;
     udp::add_to_linker(&mut linker)?;
     name_lookup::add_p2_to_linker(&mut linker)?;
     if concurrent {
+        descriptors::add_p3_to_linker(&mut linker)?;
         sockets_p3::add_to_linker(&mut linker)?;
         name_lookup::add_p3_to_linker(&mut linker)?;
     }

@@ -182,7 +182,7 @@ impl From<Refused> for ErrorCode {
 }
 
 /// A function's answer to the guest: an error of the interface goes to the guest, any other is a trap.
-fn answer<T>(result: Result<T, SocketError>) -> wasmtime::Result<(Result<T, ErrorCode>,)> {
+pub(crate) fn answer<T>(result: Result<T, SocketError>) -> wasmtime::Result<(Result<T, ErrorCode>,)> {
     match result {
         Ok(value) => Ok((Ok(value),)),
         Err(error) => Ok((Err(error.downcast()?),)),
