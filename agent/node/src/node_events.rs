@@ -23,13 +23,11 @@ impl NodeEvents {
         Self { client, node: node.into(), told: BTreeMap::new() }
     }
 
-    /// The agent starts.
-    pub(crate) async fn starting(&self) {
-        self.write("Starting", "Starting kubelet.").await;
-    }
-
-    /// Says which conditions have changed since the last time; all of them the first time.
+    /// Says which conditions have changed since the last time; all of them the first time, after that the agent starts.
     pub(crate) async fn conditions(&mut self, now: impl Iterator<Item = (&str, bool)>) {
+        if self.told.is_empty() {
+            self.write("Starting", "Starting kubelet.").await;
+        }
         for reason in self.news(now) {
             let message = format!("Node {} status is now: {reason}", self.node);
             self.write(reason, &message).await;

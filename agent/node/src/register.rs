@@ -125,7 +125,6 @@ impl Registrar {
             tracing::warn!(%error, "the node cannot be registered yet");
             sleep(RETRY).await;
         }
-        self.events.starting().await;
         let mut seen = self.own_object();
         let mut ticks = interval(RENEW);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -262,10 +261,10 @@ impl Registrar {
             result => drop(result?),
         }
         self.sent = Some((status, Instant::now()));
-        self.events.conditions(self.conditions.holding()).await;
         if self.conditions.is_ready() {
             self.ready.send_replace(true);
         }
+        self.events.conditions(self.conditions.holding()).await;
         Ok(())
     }
 
