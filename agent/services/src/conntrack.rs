@@ -71,7 +71,9 @@ impl Stale {
             let none = Target::default();
             let had = &change.before.as_ref().unwrap_or(&none).backends;
             let has: HashSet<SocketAddrV4> = change.after.as_ref().unwrap_or(&none).backends.iter().copied().collect();
-            if had.iter().all(|backend| has.contains(backend)) && !(had.is_empty() && !has.is_empty()) {
+            let lost = had.iter().any(|backend| !has.contains(backend));
+            let first = had.is_empty() && !has.is_empty();
+            if !lost && !first {
                 continue;
             }
             match change.frontend {
