@@ -487,6 +487,12 @@ impl Kind {
         matches!(self.info.scope, Scope::Namespaced)
     }
 
+    /// Whether all its objects can be deleted at once. Namespaces cannot: one wrong call would empty a cluster.
+    #[must_use]
+    pub fn has_delete_collection(&self) -> bool {
+        !(self.group.is_empty() && self.kind == "Namespace")
+    }
+
     /// Whether it has the subresource.
     #[must_use]
     pub fn has(&self, subresource: Subresource) -> bool {

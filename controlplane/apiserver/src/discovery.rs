@@ -89,9 +89,10 @@ impl Group {
 fn verbs(kind: &Kind) -> &'static [&'static str] {
     match kind.info.storage {
         Storage::Never => &["create"],
-        Storage::Own | Storage::SharedWith { .. } => {
+        Storage::Own | Storage::SharedWith { .. } if kind.has_delete_collection() => {
             &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
         }
+        Storage::Own | Storage::SharedWith { .. } => &["create", "delete", "get", "list", "patch", "update", "watch"],
     }
 }
 
@@ -283,7 +284,7 @@ fn root(api: &ApiServer) -> Value {
 fn version() -> Value {
     json!({
         "major": "1", "minor": "36",
-        "gitVersion": format!("{KUBERNETES_VERSION}+coracle{}", env!("CARGO_PKG_VERSION")),
+        "gitVersion": format!("{KUBERNETES_VERSION}+coracle.{}", env!("CARGO_PKG_VERSION")),
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, arch()),

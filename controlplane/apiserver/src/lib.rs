@@ -24,6 +24,7 @@ mod registry;
 mod render;
 mod request;
 mod turns;
+mod unacted;
 mod wire;
 mod writes;
 

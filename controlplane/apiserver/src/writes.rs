@@ -160,7 +160,7 @@ async fn insert(
     if !errors.is_empty() {
         return Err(ApiError::invalid(kind.group, kind.kind, &name, &errors));
     }
-    object.warnings().into_iter().for_each(|w| call.warn(w));
+    crate::unacted::warning(kind).into_iter().chain(object.warnings()).for_each(|w| call.warn(w));
     let key = call.served.key(&call.path.namespace, &name);
     if options.dry_run == DryRun::All {
         if call.api.store.get(&key).is_some() {
@@ -214,7 +214,11 @@ where
         }
         let expected = old.entry.revision;
         let op = if is_finished(new.as_ref(), old.object()) {
-            return finish(call, &key, new, &old, draft.managed()).await;
+            match finish(call, &key, new, &old, draft.managed()).await? {
+                Some(written) => return Ok(written),
+                None if insists => return Err(ApiError::modified(kind.resource(), &call.path.name)),
+                None => continue,
+            }
         } else {
             let value = draft.into_value(kind, new, admitted.change)?;
             Op::Update { key: key.clone(), expected, value }
@@ -324,21 +328,22 @@ fn is_finished(new: &dyn Object, old: &dyn Object) -> bool {
         && !new.holds_deletion()
 }
 
+/// Removes what waited for its last finalizer; nothing if another write came between.
 async fn finish(
     call: &Call<'_>,
     key: &Key,
     mut new: Box<dyn Object>,
     old: &Stored,
     managed: Option<&[u8]>,
-) -> Result<Written, ApiError> {
+) -> Result<Option<Written>, ApiError> {
     let effects = admit(call, new.as_mut(), Some(old.object()), Operation::Delete, None, DryRun::No)?.effects;
     let op = Op::Delete { key: key.clone(), expected: old.entry.revision };
     match commit(call, op, effects).await? {
         Committed::Done(_) => {
             let bytes = encode_unstored(new.as_mut(), Some(old.entry.revision), managed);
-            Ok(Written::Unstored(new, bytes))
+            Ok(Some(Written::Unstored(new, bytes)))
         }
-        Committed::Lost | Committed::EffectLost => Err(ApiError::modified(call.kind().resource(), &call.path.name)),
+        Committed::Lost | Committed::EffectLost => Ok(None),
     }
 }
 

@@ -30,8 +30,8 @@ pub trait Cache {
     fn pods_on(&self, node: &str) -> Vec<Arc<Pod>>;
     /// The pods that have ended, if they are more than so many.
     fn ended_pods(&self, more_than: usize) -> Option<Vec<Arc<Pod>>>;
-    /// When this cache last saw the object appear, change or vanish, by its own clock; its own start where it never did.
-    /// Kept for Nodes and Leases.
+    /// When this cache last saw a Lease change, or a Node appear, vanish or report another heartbeat, by its own clock; its
+    /// own start where it never did.
     fn changed_at(&self, kind: Kind, key: &Key) -> Timestamp;
     /// Looks an owner up where writes land first, of any kind the server knows, so that "absent" is certain.
     fn look_up(&self, namespace: &str, owner: &OwnerReference) -> Lookup;

@@ -1,5 +1,5 @@
 //! Node lifecycle: a silent node becomes Unknown, and conditions become taints (pkg/controller/nodelifecycle). A node is
-//! alive while its Lease changes, by the clock of the observer, so that a node's own clock does not matter.
+//! alive while its Lease or its heartbeat changes, by the clock of the observer, so that a node's own clock does not matter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +79,10 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     }
     if condition(&node, "Ready").is_some_and(|ready| ready.status == "Unknown") {
         mark_pods_not_ready(&node, context, &mut plan);
+        // Nothing that is watched changes with the pods, so whoever has more of them than a run takes asks for another.
+        if plan.steps.len() >= BATCH {
+            plan.requeue_at(context.now, context.now);
+        }
     }
     let wanted = wanted_taints(&node, context.cache, context.now);
     let current = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
@@ -91,16 +95,13 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
 /// Until when the node counts as alive.
 fn deadline(node: &Node, context: &Context<'_>) -> Timestamp {
     let lease = context.cache.changed_at(Kind::Lease, &Key::new(LEASES, node.name()));
-    let created = node.metadata.creation_timestamp.as_ref().map_or(context.now, |time| time.0);
-    let ready = condition(node, "Ready");
-    let reported =
-        ready.and_then(|ready| ready.last_heartbeat_time.as_ref()).map_or(created, |time| time.0.min(context.now));
-    let grace: Duration = if ready.is_some() {
+    let heartbeat = context.cache.changed_at(Kind::Node, &Key::new("", node.name()));
+    let grace: Duration = if condition(node, "Ready").is_some() {
         context.config.node_monitor_grace_period
     } else {
         context.config.node_startup_grace_period
     };
-    lease.max(created).max(reported).checked_add(grace).unwrap_or(Timestamp::MAX)
+    lease.max(heartbeat).checked_add(grace).unwrap_or(Timestamp::MAX)
 }
 
 /// Sets every condition of a silent node to Unknown, unless that was done.
@@ -258,6 +259,38 @@ mod tests {
         assert_eq!(taints(&model, "a"), ["unreachable:NoSchedule", "unreachable:NoExecute"]);
         assert!(!is_pod_ready(&model.one::<Pod>("ns", "p")));
         assert!(model.notes.iter().any(|note| note.message == "Node a status is now: NodeNotReady"));
+    }
+
+    #[test]
+    fn the_clock_of_a_node_says_nothing() {
+        let mut ahead = node("a", Some("True"));
+        let status = ahead.status.as_mut().unwrap();
+        status.conditions.as_mut().unwrap()[0].last_heartbeat_time = Some(time("2026-01-01T09:00:00Z"));
+        let mut model = Model::new().with(ahead).with(node("b", Some("True")));
+        model.advance(39);
+        assert!(!model.run(&CONTROLLER, "", "a").writes());
+        model.advance(1);
+        model.settle(&CONTROLLER, "", "a");
+        assert_eq!(condition(&model.one::<Node>("", "a"), "Ready").unwrap().status, "Unknown");
+        // A heartbeat counts from when it is seen.
+        model.changed.insert((Kind::Node, "b".into()), model.now);
+        assert_eq!(model.run(&CONTROLLER, "", "b").requeue_after, Some(Duration::from_secs(40)));
+    }
+
+    #[test]
+    fn all_pods_of_a_silent_node_become_unready() {
+        let mut model = Model::new().with(node("a", Some("True"))).with(node("b", Some("True")));
+        let count = 2 * BATCH + 1;
+        for n in 0..count {
+            model.put(pod(&format!("p{n}")).on("a").running().ready_since("2026-01-01T00:10:00Z").build());
+        }
+        model.advance(40);
+        model.run(&CONTROLLER, "", "a");
+        assert_eq!(condition(&model.one::<Node>("", "a"), "Ready").unwrap().status, "Unknown");
+        // The change of the node is one run more; after that only what the plans themselves ask for.
+        while model.run(&CONTROLLER, "", "a").requeue_after.is_some() {}
+        let ready = model.all::<Pod>().iter().filter(|pod| is_pod_ready(pod)).count();
+        assert_eq!(ready, 0, "of {count}");
     }
 
     #[test]

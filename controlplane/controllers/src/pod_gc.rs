@@ -89,7 +89,11 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
 
 fn orphaned(pod: &Arc<Pod>, context: &Context<'_>, plan: &mut Plan) {
     let gone_since = context.cache.changed_at(Kind::Node, &Key::new("", node_name(pod)));
-    let due = gone_since.checked_add(context.config.gone_node_quarantine).unwrap_or(Timestamp::MAX);
+    // A pod can be bound to a node that is about to register: the wait begins with whatever came last.
+    let bound = condition(pod, "PodScheduled").and_then(|scheduled| scheduled.last_transition_time.as_ref());
+    let known = [bound, pod.metadata.creation_timestamp.as_ref()].into_iter().flatten().map(|time| time.0);
+    let begin = known.fold(gone_since, Timestamp::max);
+    let due = begin.checked_add(context.config.gone_node_quarantine).unwrap_or(Timestamp::MAX);
     if due > context.now {
         plan.requeue_at(context.now, due);
     } else {
@@ -163,6 +167,19 @@ mod tests {
         model.settle(&CONTROLLER, "ns", "a");
         model.settle(&CONTROLLER, "ns", "b");
         assert_eq!(model.all::<Pod>().iter().map(|pod| pod.name().to_owned()).collect::<Vec<_>>(), ["b"]);
+    }
+
+    #[test]
+    fn a_pod_waits_for_a_node_that_is_about_to_register() {
+        let mut model = Model::new();
+        model.advance(3600);
+        let mut early = pod("a").on("n").build();
+        early.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(model.now));
+        model.put(early);
+        let plan = model.run(&CONTROLLER, "ns", "a");
+        assert_eq!((plan.writes(), plan.requeue_after), (false, Some(Duration::from_secs(40))));
+        model.advance(40);
+        assert!(model.run(&CONTROLLER, "ns", "a").writes());
     }
 
     #[test]

@@ -118,8 +118,11 @@ async fn send(writer: &Writer, write: Write, action: &Action) -> Written {
     match (refused.code, action) {
         // It is another version than the controller judged by.
         (409, Action::Delete { preconditions, .. }) if preconditions.resource_version.is_some() => Written::Outdated,
-        // What was to go is gone, or another object has its name by now.
-        (404 | 409, Action::Delete { .. }) => Written::Accepted,
+        // What was to go is gone, or another object has its name by now. Any other conflict left it there.
+        (404, Action::Delete { .. }) => Written::Accepted,
+        (409, Action::Delete { .. }) if refused.message.contains("does not match the UID in record") => {
+            Written::Accepted
+        }
         (404, Action::Create(_)) => Written::Refused(refused.message),
         (404 | 409, _) => Written::Outdated,
         // Nothing is wrong: the namespace goes, and what was to be written would go with it.
@@ -150,13 +153,17 @@ mod tests {
 
     /// An API that accepts so many writes and then answers with `code`; it counts what it was sent.
     fn executor(accepts: usize, code: u16) -> (Executor, Arc<AtomicUsize>) {
+        refusing(accepts, code, "exceeded quota")
+    }
+
+    fn refusing(accepts: usize, code: u16, message: &'static str) -> (Executor, Arc<AtomicUsize>) {
         let sent = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&sent);
         let door = tower::service_fn(move |_: Request<Full<Bytes>>| {
             let accepted = count.fetch_add(1, Ordering::SeqCst) < accepts;
             async move {
                 let status = if accepted { 201 } else { code };
-                let body = Body::full(r#"{"kind":"Status","message":"exceeded quota"}"#);
+                let body = Body::full(format!(r#"{{"kind":"Status","message":"{message}"}}"#));
                 Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
             }
         });
@@ -205,17 +212,21 @@ mod tests {
         };
         let accepted = Report { wrote: true, ..Report::default() };
         let outdated = Report { refused: true, ..Report::default() };
-        for (code, action, expect) in [
-            (404, delete(None), &accepted),
-            (404, delete(Some("7")), &accepted),
+        let another = "the UID in the precondition (u) does not match the UID in record (v)";
+        let busy = "Operation cannot be fulfilled: the object is being changed by many others; please try again";
+        for (code, message, action, expect) in [
+            (404, "not found", delete(None), &accepted),
+            (404, "not found", delete(Some("7")), &accepted),
             // Another object has the name.
-            (409, delete(None), &accepted),
+            (409, another, delete(None), &accepted),
+            // It is still there.
+            (409, busy, delete(None), &outdated),
             // It changed since the controller looked.
-            (409, delete(Some("7")), &outdated),
-            (409, Action::Update(pod()), &outdated),
-            (404, Action::UpdateStatus(pod()), &outdated),
+            (409, busy, delete(Some("7")), &outdated),
+            (409, busy, Action::Update(pod()), &outdated),
+            (404, "not found", Action::UpdateStatus(pod()), &outdated),
         ] {
-            let (executor, _) = executor(0, code);
+            let (executor, _) = refusing(0, code, message);
             let report = executor.carry_out("test", vec![step(action.clone())], Pace::AtOnce).await;
             assert_eq!(report, *expect, "{code} for {action:?}");
         }

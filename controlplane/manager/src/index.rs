@@ -7,7 +7,8 @@ use std::sync::Arc;
 use coracle_api::selector::{Requirement, Selector};
 use coracle_controllers::{Identity, Kind, Object, Resource};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 
 /// The names of objects by the labels they carry.
 type ByLabel = HashMap<(Arc<str>, Arc<str>), BTreeSet<Name>>;
@@ -19,8 +20,6 @@ pub(crate) type Name = Arc<str>;
 
 /// Kinds that are found by label.
 const LABELLED: [Kind; 3] = [Kind::Pod, Kind::ReplicaSet, Kind::EndpointSlice];
-/// Kinds whose times of change are kept.
-const TIMED: [Kind; 2] = [Kind::Node, Kind::Lease];
 /// Times of change that are kept before old ones are dropped, and how long they count. A living node's Lease changes far
 /// more often; an older time means no more than that the object has been silent, or gone, for long.
 const MOST_TIMES: usize = 20_000;
@@ -168,9 +167,16 @@ impl Index {
         }
     }
 
-    /// Notes when an object changed.
-    pub(crate) fn touch(&mut self, kind: Kind, name: &Name, now: Timestamp) {
-        if TIMED.contains(&kind) {
+    /// Notes when a Lease changed, and when a Node appeared, vanished or gave a sign of life.
+    pub(crate) fn touch(&mut self, name: &Name, old: Option<&Object>, new: Option<&Object>, now: Timestamp) {
+        let timed = match (old, new) {
+            // Others write to Nodes too: that a label changed does not mean that the node lives.
+            (Some(Object::Node(old)), Some(Object::Node(new))) => {
+                (heartbeat(old) != heartbeat(new)).then_some(Kind::Node)
+            }
+            _ => old.or(new).map(Object::kind).filter(|kind| matches!(kind, Kind::Node | Kind::Lease)),
+        };
+        if let Some(kind) = timed {
             if self.changed.len() >= MOST_TIMES {
                 self.changed.retain(|_, at| now.duration_since(*at) < TIMES_COUNT);
             }
@@ -247,7 +253,7 @@ impl Index {
         &self.ended
     }
 
-    /// When an object was last seen to change.
+    /// When [`Index::touch`] last noted something.
     pub(crate) fn changed_at(&self, kind: Kind, name: &str) -> Timestamp {
         self.changed.get(&(kind, name.into())).copied().unwrap_or(self.started)
     }
@@ -261,6 +267,12 @@ fn equality(requirement: &Requirement) -> Option<(Arc<str>, Arc<str>)> {
         }
         _ => None,
     }
+}
+
+/// When a node says that it last looked at itself, by its own clock: only that it changes means anything to others.
+fn heartbeat(node: &Node) -> Option<&Time> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == "Ready")?.last_heartbeat_time.as_ref()
 }
 
 fn labels_of(object: &Object) -> Option<&std::collections::BTreeMap<String, String>> {

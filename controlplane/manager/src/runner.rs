@@ -226,7 +226,7 @@ impl Runner {
         let kind = self.catalog.rows[row].kind.filter(|_| self.is_interesting(row, event.entry().key.object_name()));
         if let Some(kind) = kind {
             let (old, new) = (old.and_then(|entry| decode(kind, entry)), new.and_then(|entry| decode(kind, entry)));
-            self.index.touch(kind, &name, self.clock.now());
+            self.index.touch(&name, old.as_ref(), new.as_ref(), self.clock.now());
             self.index.apply_object(&name, old.as_ref(), new.as_ref());
             let (old_meta, new_meta) = (old.as_ref().map(Object::meta), new.as_ref().map(Object::meta));
             if self.take_ties(row, &name, old_meta.map(Ties::from), new_meta.map(Ties::from)) {

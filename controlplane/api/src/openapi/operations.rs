@@ -340,11 +340,13 @@ impl<'a> Maker<'a> {
         operation.parameters = SELECT;
         operation.answer = Answer::Object(list.clone(), &[200]);
         self.create();
-        let rest = format!("Collection{scoped}{kind}");
-        let operation = self.push(path, ("delete", "deletecollection"), "delete", &rest);
-        operation.parameters = SELECT;
-        operation.body = Body::DeleteOptions;
-        operation.answer = Answer::Object(definition_name("meta", "v1", "Status"), &[200]);
+        if self.kind.has_delete_collection() {
+            let rest = format!("Collection{scoped}{kind}");
+            let operation = self.push(path, ("delete", "deletecollection"), "delete", &rest);
+            operation.parameters = SELECT;
+            operation.body = Body::DeleteOptions;
+            operation.answer = Answer::Object(definition_name("meta", "v1", "Status"), &[200]);
+        }
         if self.kind.namespaced() {
             let all = format!("{}/{}", self.base, self.kind.info.plural);
             let operation = self.push(all, ("get", "list"), "list", &format!("{kind}ForAllNamespaces"));

@@ -162,7 +162,10 @@ impl Plugin for DefaultTolerationSeconds {
     }
 }
 
-/// Turns a pod's `priorityClassName` into its priority.
+/// The classes that every cluster has.
+const SYSTEM_CLASSES: [&str; 2] = ["system-node-critical", "system-cluster-critical"];
+
+/// Turns a pod's `priorityClassName` into its priority, and looks after the classes themselves.
 pub struct Priority;
 
 impl Plugin for Priority {
@@ -171,6 +174,9 @@ impl Plugin for Priority {
     }
 
     fn admit(&self, review: &mut Review<'_>) -> Result<(), ApiError> {
+        if review.served.kind.kind == "PriorityClass" {
+            return check_class(review);
+        }
         let Some(pod) = new_pod(review) else { return Ok(()) };
         let wanted = pod.spec.as_ref().and_then(|s| s.priority_class_name.clone()).unwrap_or_default();
         let given = pod.spec.as_ref().and_then(|s| s.priority);
@@ -194,6 +200,27 @@ impl Plugin for Priority {
             spec.priority_class_name = class.metadata.name;
         }
         Ok(())
+    }
+}
+
+/// Only one class is the default of all, and the system's own stay.
+fn check_class(review: &mut Review<'_>) -> Result<(), ApiError> {
+    if review.operation == Operation::Delete {
+        return match SYSTEM_CLASSES.contains(&review.name) {
+            true => Err(review.forbid("this is a system priority class and cannot be deleted")),
+            false => Ok(()),
+        };
+    }
+    let class: Option<&mut PriorityClass> = review.object_mut().as_any_mut().downcast_mut();
+    if class.is_none_or(|class| class.global_default != Some(true)) {
+        return Ok(());
+    }
+    match find_class(review, "")?.and_then(|class| class.metadata.name) {
+        Some(other) if review.operation == Operation::Create || other != review.name => {
+            let why = format!("PriorityClass {other} is already marked as default. Only one default can exist");
+            Err(review.forbid(&why))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -14,13 +14,22 @@ use crate::auth::token::{BoundTo, Claims, Signer, TokenError};
 use crate::auth::{SERVICE_ACCOUNTS, User};
 use crate::registry::{Registry, Stored};
 
-/// A token that proves one fixed identity: the administrator's, or a joining node's.
+/// A token that proves one fixed identity, the administrator's.
 #[derive(Debug, Clone)]
 pub struct FixedToken {
     /// The secret text.
     pub token: String,
     /// Who shows it.
     pub user: Arc<User>,
+}
+
+/// What a token proves.
+#[derive(Debug, Clone)]
+pub struct Proved {
+    /// Who showed it.
+    pub user: Arc<User>,
+    /// The audiences that were asked for and that it is meant for.
+    pub audiences: Vec<String>,
 }
 
 /// Finds out who calls.
@@ -59,14 +68,14 @@ impl Authenticator {
             return impersonate(headers, user);
         }
         let Some(token) = bearer(headers) else { return Ok(Arc::clone(&self.anonymous)) };
-        let user = self.token(store, token, self.signer.audiences(), now).map_err(|why| {
+        let proved = self.token(store, token, self.signer.audiences(), now).map_err(|why| {
             tracing::debug!(%why, "a bearer token was refused");
             ApiError::unauthorized()
         })?;
-        impersonate(headers, user)
+        impersonate(headers, proved.user)
     }
 
-    /// The user a token proves.
+    /// The user a token proves to those who accept one of the audiences. A fixed token is for the API's own only.
     ///
     /// # Errors
     /// It proves none.
@@ -76,12 +85,18 @@ impl Authenticator {
         token: &str,
         audiences: &[String],
         now: Timestamp,
-    ) -> Result<Arc<User>, TokenError> {
+    ) -> Result<Proved, TokenError> {
+        let shared =
+            |own: &[String]| -> Vec<String> { audiences.iter().filter(|a| own.contains(a)).cloned().collect() };
         // Hashes are compared: how long that takes says nothing of the secret.
         let hash = |text: &str| digest::digest(&digest::SHA256, text.as_bytes());
         let shown = hash(token);
         if let Some(fixed) = self.fixed.iter().find(|fixed| hash(&fixed.token).as_ref() == shown.as_ref()) {
-            return Ok(Arc::clone(&fixed.user));
+            let audiences = shared(self.signer.audiences());
+            if audiences.is_empty() {
+                return Err(TokenError::Audience);
+            }
+            return Ok(Proved { user: Arc::clone(&fixed.user), audiences });
         }
         let claims = self.signer.verify(token, audiences, now)?;
         self.check_alive(store, &claims)?;
@@ -95,10 +110,13 @@ impl Authenticator {
             put("pod-name", name);
             put("pod-uid", uid);
             if let Some(node) = node {
-                put("node-name", node);
+                put("node-name", &node.name);
+                if !node.uid.is_empty() {
+                    put("node-uid", &node.uid);
+                }
             }
         }
-        Ok(Arc::new(user))
+        Ok(Proved { user: Arc::new(user), audiences: shared(&claims.audiences) })
     }
 
     /// A token holds only while its account and what it is bound to exist.
@@ -133,10 +151,11 @@ fn impersonate(headers: &HeaderMap, user: Arc<User>) -> Result<Arc<User>, ApiErr
     let groups: Vec<String> =
         headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
     let Some(name) = text("impersonate-user") else {
-        if groups.is_empty() && text("impersonate-uid").is_none() {
+        let has_extra = headers.keys().any(|key| key.as_str().starts_with("impersonate-extra-"));
+        if groups.is_empty() && text("impersonate-uid").is_none() && !has_extra {
             return Ok(user);
         }
-        return Err(ApiError::bad_request("requested a group or uid but did not impersonate a user"));
+        return Err(ApiError::bad_request("requested groups, uid or extra without impersonating a user"));
     };
     if !user.is_in(crate::auth::MASTERS) {
         let users = coracle_api::status::ResourceName { group: "", plural: "users" };
@@ -157,6 +176,13 @@ fn impersonate(headers: &HeaderMap, user: Arc<User>) -> Result<Arc<User>, ApiErr
     }
     if let Some(uid) = text("impersonate-uid") {
         uid.clone_into(&mut other.uid);
+    }
+    for (key, value) in headers {
+        let Some(key) = key.as_str().strip_prefix("impersonate-extra-") else { continue };
+        // Keys are escaped, since names of headers cannot hold what keys can; an escape that is none is taken as it is.
+        let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy().into_owned();
+        let value = value.to_str().map_err(|_| ApiError::bad_request(format!("Impersonate-Extra-{key} is no text")))?;
+        other.extra.entry(key).or_default().push(value.to_owned());
     }
     Ok(Arc::new(other))
 }

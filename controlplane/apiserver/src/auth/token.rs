@@ -26,7 +26,7 @@ pub struct BoundTo {
     /// Its uid.
     pub uid: String,
     /// The node of a pod.
-    pub node: Option<String>,
+    pub node: Option<Named>,
 }
 
 /// What a token says.
@@ -100,11 +100,14 @@ struct Private {
     serviceaccount: Named,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Named {
-    name: String,
-    #[serde(default)]
-    uid: String,
+/// An object by its name and uid, as a token's claims have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Its name.
+    pub name: String,
+    /// Its uid; empty if the object was not there when the token was signed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
 }
 
 /// Signs and checks tokens with one key.
@@ -174,8 +177,7 @@ impl Signer {
         let named = |kind: &str| {
             claims.bound.as_ref().filter(|b| b.kind == kind).map(|b| Named { name: b.name.clone(), uid: b.uid.clone() })
         };
-        let pods_node =
-            claims.bound.as_ref().and_then(|b| b.node.clone()).map(|name| Named { name, uid: String::new() });
+        let pods_node = claims.bound.as_ref().and_then(|b| b.node.clone());
         let payload = Payload {
             aud: claims.audiences.clone(),
             exp: claims.expires.as_second(),
@@ -240,14 +242,14 @@ impl Signer {
 fn claims(payload: Payload) -> Result<Claims, TokenError> {
     let time = |s| Timestamp::from_second(s).map_err(|_| TokenError::Invalid);
     let private = payload.kubernetes;
-    let bound = |kind: &str, named: Named, node: Option<String>| BoundTo {
+    let bound = |kind: &str, named: Named, node: Option<Named>| BoundTo {
         kind: kind.to_owned(),
         name: named.name,
         uid: named.uid,
         node,
     };
     let bound = match (private.pod, private.secret, private.node) {
-        (Some(pod), _, node) => Some(bound("Pod", pod, node.map(|n| n.name))),
+        (Some(pod), _, node) => Some(bound("Pod", pod, node)),
         (None, Some(secret), _) => Some(bound("Secret", secret, None)),
         (None, None, Some(node)) => Some(bound("Node", node, None)),
         (None, None, None) => None,
@@ -279,7 +281,12 @@ mod tests {
             audiences: vec!["https://cluster".into()],
             issued: now,
             expires: Timestamp::from_second(now.as_second() + 600).unwrap(),
-            bound: Some(BoundTo { kind: "Pod".into(), name: "p".into(), uid: "q".into(), node: Some("n".into()) }),
+            bound: Some(BoundTo {
+                kind: "Pod".into(),
+                name: "p".into(),
+                uid: "q".into(),
+                node: Some(Named { name: "n".into(), uid: "r".into() }),
+            }),
         }
     }
 

@@ -93,10 +93,10 @@ fn token(call: &Call<'_>, review: &mut TokenReview) -> Result<(), ApiError> {
     let authenticator = &call.api.authenticator;
     let audiences = review.spec.audiences.clone().unwrap_or_else(|| authenticator.signer().audiences().to_vec());
     let status = match authenticator.token(&call.api.store, &text, &audiences, call.now) {
-        Ok(user) => TokenReviewStatus {
+        Ok(proved) => TokenReviewStatus {
             authenticated: Some(true),
-            user: Some(info(&user)),
-            audiences: Some(audiences),
+            user: Some(info(&proved.user)),
+            audiences: Some(proved.audiences),
             error: None,
         },
         Err(why) => {
@@ -187,12 +187,16 @@ fn rules(user: &User) -> SubjectRulesReviewStatus {
         });
     }
     if user.is_in(AUTHENTICATED) {
-        resource_rules.push(ResourceRule {
-            api_groups: Some(vec!["authorization.k8s.io".to_owned()]),
-            resources: Some(vec!["selfsubjectaccessreviews".to_owned(), "selfsubjectrulesreviews".to_owned()]),
+        let own: [(&str, &[&str]); 2] = [
+            ("authorization.k8s.io", &["selfsubjectaccessreviews", "selfsubjectrulesreviews"]),
+            ("authentication.k8s.io", &["selfsubjectreviews"]),
+        ];
+        resource_rules.extend(own.map(|(group, resources)| ResourceRule {
+            api_groups: Some(vec![group.to_owned()]),
+            resources: Some(resources.iter().map(ToString::to_string).collect()),
             verbs: vec!["create".to_owned()],
             resource_names: None,
-        });
+        }));
     }
     SubjectRulesReviewStatus { incomplete, resource_rules, non_resource_rules: Vec::new(), evaluation_error: None }
 }

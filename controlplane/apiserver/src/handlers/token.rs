@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::Call;
-use crate::auth::token::{BoundTo, Claims};
+use crate::auth::token::{BoundTo, Claims, Named};
 use crate::body::Body;
 use crate::options::{DryRun, Write, WriteOptions};
 use crate::registry::Stored;
@@ -83,6 +83,15 @@ fn validate(call: &Call<'_>, seconds: i64) -> Result<(), ApiError> {
 }
 
 /// The object a token is bound to must exist now; it ceases to work when the object goes.
+
+/// A pod's node. One that is not there has no uid; the token is good all the same.
+fn named_node(call: &Call<'_>, name: String) -> Result<Named, ApiError> {
+    let served = call.api.registry.of::<Node>();
+    let stored = call.api.store.get(&served.key("", &name)).map(|entry| Stored::of(served.kind, entry)).transpose()?;
+    let uid = stored.and_then(|stored| stored.object().meta().uid.clone()).unwrap_or_default();
+    Ok(Named { name, uid })
+}
+
 fn bound_to(call: &Call<'_>, reference: &BoundObjectReference) -> Result<BoundTo, ApiError> {
     let registry = &call.api.registry;
     let kind = reference.kind.as_deref().unwrap_or_default();
@@ -117,7 +126,8 @@ fn bound_to(call: &Call<'_>, reference: &BoundObjectReference) -> Result<BoundTo
                 call.path.name
             )));
         }
-        bound.node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).filter(|n| !n.is_empty());
+        let node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).filter(|n| !n.is_empty());
+        bound.node = node.map(|name| named_node(call, name)).transpose()?;
     }
     Ok(bound)
 }

@@ -84,13 +84,22 @@ impl Server {
 
     /// Sends a request: its line, headers and body.
     pub(crate) async fn send(&self, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.send_from(Caller::Known(Arc::clone(&self.user)), line, headers, body).await
+    }
+
+    /// The same over a connection that the user's certificate proved.
+    pub(crate) async fn send_proved(&self, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.send_from(Caller::Connection(Some(Arc::clone(&self.user))), line, headers, body).await
+    }
+
+    async fn send_from(&self, caller: Caller, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let (method, uri) = line.split_once(' ').expect("a method and a path");
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
-        let response = self.api.handle(request, Caller::Known(Arc::clone(&self.user))).await;
+        let response = self.api.handle(request, caller).await;
         let (code, headers) = (response.status().as_u16(), response.headers().clone());
         let bytes = response.into_body().collect().await.expect("a body").to_bytes();
         let text = String::from_utf8(bytes.to_vec()).expect("text");

@@ -55,3 +55,46 @@ async fn requests_for_certificates_are_approved_and_issued_apart() {
     assert_eq!(issued["status"]["certificate"], "YQ==");
     assert_eq!(issued["status"]["conditions"], done["status"]["conditions"]);
 }
+
+#[tokio::test]
+async fn a_token_is_reviewed_for_the_audiences_it_has() {
+    let server = Server::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    server.ok(&format!("POST {accounts}"), json!({"metadata": {"name": "robot"}})).await;
+    let made = server.ok(&format!("POST {accounts}/robot/token"), json!({"spec": {"audiences": ["vault"]}})).await;
+    let token = &made["status"]["token"];
+    let review = async |audiences: Value| {
+        let review = json!({"spec": {"token": token, "audiences": audiences}});
+        server.ok("POST /apis/authentication.k8s.io/v1/tokenreviews", review).await["status"].clone()
+    };
+    let both = review(json!(["api", "vault"])).await;
+    assert_eq!(both["authenticated"], true, "{both}");
+    assert_eq!(both["audiences"], json!(["vault"]));
+    assert_eq!(both["user"]["username"], "system:serviceaccount:default:robot");
+    let foreign = review(json!(["api"])).await;
+    assert_eq!(foreign.get("authenticated"), None, "{foreign}");
+    assert!(foreign["error"].as_str().is_some_and(|why| why.contains("audiences")), "{foreign}");
+}
+
+#[tokio::test]
+async fn an_administrator_speaks_for_another_with_all_that_is_said_of_them() {
+    let server = Server::start().await;
+    let headers = [
+        ("content-type", "application/json"),
+        ("impersonate-user", "jane"),
+        ("impersonate-group", "devs"),
+        ("impersonate-uid", "u1"),
+        ("impersonate-extra-acme.com%2fproject", "edge"),
+        ("impersonate-extra-acme.com%2fproject", "core"),
+    ];
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
+    let line = "POST /apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let answer = server.send_proved(line, &headers, &review).await;
+    let info = &answer.body["status"]["userInfo"];
+    assert_eq!(info["username"], "jane", "{answer:?}");
+    assert_eq!(info["uid"], "u1");
+    assert_eq!(info["groups"], json!(["devs", "system:authenticated"]));
+    assert_eq!(info["extra"], json!({"acme.com/project": ["edge", "core"]}));
+    let nobody = server.send_proved(line, &headers[4..], &review).await;
+    assert_eq!((nobody.code, nobody.body["reason"].as_str().unwrap()), (400, "BadRequest"));
+}
