@@ -191,14 +191,17 @@ mod tests {
     use super::*;
     use crate::{EngineOptions, Engines};
 
-    const WAT: &str = r#"(component (core module $m (func (export "f"))) (core instance (instantiate $m)))"#;
+    /// A small component.
+    fn wasm() -> Vec<u8> {
+        wat::parse_str(r#"(component (core module $m (func (export "f"))) (core instance (instantiate $m)))"#).unwrap()
+    }
 
     fn setup() -> (Engines, CompiledCache, tempfile::TempDir, CacheKey, Vec<u8>) {
         let engines = Engines::new(&EngineOptions::with_memories(128)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let cache = CompiledCache::open(folder.path(), CacheLimits::default()).unwrap();
-        let key = CacheKey::new(&ComponentDigest::of(WAT.as_bytes()), engines.optimized(), "cranelift");
-        let code = engines.optimized().precompile_component(WAT.as_bytes()).unwrap();
+        let key = CacheKey::new(&ComponentDigest::of(&wasm()), engines.optimized(), "cranelift");
+        let code = engines.optimized().precompile_component(&wasm()).unwrap();
         (engines, cache, folder, key, code)
     }
 
@@ -245,7 +248,7 @@ mod tests {
         cache.store(&key, &code).unwrap();
         let quick = engines.get(crate::Tier::Quick).unwrap();
         assert!(cache.load(quick, &key).is_none());
-        let quick_key = CacheKey::new(&ComponentDigest::of(WAT.as_bytes()), quick, "winch");
+        let quick_key = CacheKey::new(&ComponentDigest::of(&wasm()), quick, "winch");
         assert_ne!(key, quick_key);
     }
 

@@ -230,7 +230,6 @@ fn pool(max_memories: u32) -> PoolingAllocationConfig {
         .total_memories(max_memories)
         .total_tables(max_memories.saturating_mul(2))
         .total_stacks(max_memories)
-        .total_gc_heaps(0)
         .table_elements(MAX_TABLE_ELEMENTS)
         .max_unused_warm_slots(WARM_SLOTS)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)

@@ -270,7 +270,15 @@ mod tests {
     use super::*;
     use crate::{CacheLimits, EngineOptions};
 
-    const WAT: &str = r#"(component (core module $m (func (export "f"))) (core instance (instantiate $m)))"#;
+    /// A small component with something else in front.
+    fn wasm_with(custom: &str) -> Vec<u8> {
+        let module = r#"(core module $m (func (export "f"))) (core instance (instantiate $m))"#;
+        wat::parse_str(format!("(component {custom} {module})")).unwrap()
+    }
+
+    fn wasm() -> Vec<u8> {
+        wasm_with("")
+    }
 
     fn engines() -> Engines {
         Engines::new(&EngineOptions::with_memories(128)).unwrap()
@@ -280,8 +288,8 @@ mod tests {
     async fn one_component_is_loaded_once_for_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wasm");
-        std::fs::write(&path, WAT).unwrap();
-        let digest = ComponentDigest::of(WAT.as_bytes());
+        std::fs::write(&path, wasm()).unwrap();
+        let digest = ComponentDigest::of(&wasm());
         let prepared = Arc::new(AtomicUsize::new(0));
         let count = prepared.clone();
         let cache = CompiledCache::open(folder.path().join("cache"), CacheLimits::default()).unwrap();
@@ -310,22 +318,23 @@ mod tests {
     async fn errors_say_what_failed_and_are_not_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wasm");
-        let digest = ComponentDigest::of(WAT.as_bytes());
+        let digest = ComponentDigest::of(&wasm());
         let registry = Registry::new(engines(), None, |_| Tier::Optimized, |component, _| Ok(component));
         assert!(matches!(registry.load(&digest, &path).await, Err(EngineError::Read { .. })));
-        std::fs::write(&path, "(component (core module (func unreachable local.get 7)))").unwrap();
+        let broken = wat::parse_str("(component (core module (func unreachable local.get 7)))").unwrap();
+        std::fs::write(&path, broken).unwrap();
         let error = registry.load(&digest, &path).await.unwrap_err().to_string();
         assert!(error.starts_with("cannot compile the component: "), "{error}");
-        std::fs::write(&path, WAT).unwrap();
+        std::fs::write(&path, wasm()).unwrap();
         registry.load(&digest, &path).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_big_component_starts_quickly_compiled_and_improves() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("big.wat");
+        let path = folder.path().join("big.wasm");
         let filler = "x".repeat(QUICK_FIRST_FROM_BYTES);
-        std::fs::write(&path, format!("(; {filler} ;){WAT}")).unwrap();
+        std::fs::write(&path, wasm_with(&format!("(@custom \"filler\" \"{filler}\")"))).unwrap();
         let digest = ComponentDigest::of(b"big");
         let engines = engines();
         let registry = Registry::new(engines.clone(), None, |_| Tier::Optimized, |component, _| Ok(component));
