@@ -316,9 +316,10 @@ mod tests {
         lookup.release(&pods[0]);
         assert_eq!((users(Kind::ConfigMap, "shared"), users(Kind::Secret, "own")), (1, 0));
         lookup.release(&pods[1]);
-        let table = lookup.inner.table.lock();
-        assert!(table.config_maps.is_empty() && table.secrets.is_empty() && table.of_pod.is_empty());
-        drop(table);
+        {
+            let table = lookup.inner.table.lock();
+            assert!(table.config_maps.is_empty() && table.secrets.is_empty() && table.of_pod.is_empty());
+        }
         timeout(Duration::from_secs(30), tasks.wait()).await.expect("every watch has ended");
     }
 }

@@ -27,10 +27,13 @@ const MAX_LOOKUPS: usize = 8;
 /// Where parts are shown to runtimes in other processes, in a pod's directory.
 const BOUND: &str = "volume-subpaths";
 
+/// The parts of one pod's containers, by name.
+type OfPod = HashMap<Arc<str>, Vec<OwnedFd>>;
+
 /// The parts that containers hold, by pod and container. A new run's replace those of the run before.
 #[derive(Clone, Default)]
 pub(super) struct Held {
-    parts: Arc<Mutex<HashMap<PodUid, HashMap<Arc<str>, Vec<OwnedFd>>>>>,
+    parts: Arc<Mutex<HashMap<PodUid, OfPod>>>,
 }
 
 impl Held {
