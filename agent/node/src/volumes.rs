@@ -168,6 +168,7 @@ impl Volumes {
             remove_all(&dir)?;
         }
         let dir = self.pods_dir.join(uid);
+        sub_path::unbind(&dir)?;
         empty_dir::unmount_all(&dir.join("volumes"))?;
         remove_all(&dir)
     }
