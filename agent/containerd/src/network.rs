@@ -57,7 +57,7 @@ mod tests {
         let ready = RuntimeCondition { r#type: "NetworkReady".into(), status: true, ..RuntimeCondition::default() };
         let told = r#"{"cni":{"binDir":"/x/bin","confDir":"/x/net.d"},"root":"/x"}"#;
         let answer = StatusResponse {
-            status: Some(RuntimeStatus { conditions: vec![ready], ..RuntimeStatus::default() }),
+            status: Some(RuntimeStatus { conditions: vec![ready] }),
             info: HashMap::from([("config".to_owned(), told.to_owned())]),
             ..StatusResponse::default()
         };

@@ -410,11 +410,16 @@ pub struct Kind {
     pub info: Info,
     /// The type of its objects.
     type_id: TypeId,
-    read: fn(&[u8]) -> Result<Box<dyn Object>, DecodeError>,
+    read: Read,
     read_shared: fn(&[u8]) -> Result<Shared, DecodeError>,
     object: fn(&(dyn Any + Send + Sync)) -> Option<&dyn Object>,
-    boxed: fn(Box<dyn Any + Send + Sync>) -> Option<Box<dyn Object>>,
+    boxed: Unbox,
 }
+
+/// Reads an object of one kind.
+type Read = fn(&[u8]) -> Result<Box<dyn Object>, DecodeError>;
+/// The object in a box, if it is of one kind.
+type Unbox = fn(Box<dyn Any + Send + Sync>) -> Option<Box<dyn Object>>;
 
 impl Kind {
     /// The row of `T`.

@@ -95,14 +95,13 @@ impl Cluster {
     }
 
     async fn node(&self, name: &str) {
-        self.create_cluster::<Node>(json!({ "metadata": { "name": name } })).await;
-        let status = json!({ "status": {
+        // With its status, as agents register: the range it gets is as large as its capacity asks for.
+        let status = json!({
             "capacity": { "cpu": "64", "memory": "256Gi", "pods": "500" },
             "allocatable": { "cpu": "64", "memory": "256Gi", "pods": "500" },
             "conditions": [{ "type": "Ready", "status": "True", "lastHeartbeatTime": jiff::Timestamp::now().to_string() }],
-        }});
-        let nodes = Api::<Node>::all(self.client.clone());
-        nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        });
+        self.create_cluster::<Node>(json!({ "metadata": { "name": name }, "status": status })).await;
     }
 
     /// Waits, woken by changes alone, until `check` gives something.
@@ -204,7 +203,7 @@ async fn from_a_deployment_to_endpoints_and_away_with_the_namespace() {
     assert!(cluster.api::<ServiceAccount>().get_opt("default").await.unwrap().is_some());
     assert!(cluster.api::<ConfigMap>().get_opt("kube-root-ca.crt").await.unwrap().is_some());
     let node = Api::<Node>::all(cluster.client.clone()).get("n1").await.unwrap();
-    assert_eq!(node.spec.unwrap().pod_cidr.as_deref(), Some("10.42.0.0/24"));
+    assert_eq!(node.spec.unwrap().pod_cidr.as_deref(), Some("10.42.0.0/22"));
 
     let namespaces = Api::<Namespace>::all(cluster.client.clone());
     namespaces.delete("work", &DeleteParams::default()).await.unwrap();

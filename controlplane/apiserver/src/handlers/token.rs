@@ -82,8 +82,6 @@ fn validate(call: &Call<'_>, seconds: i64) -> Result<(), ApiError> {
     }
 }
 
-/// The object a token is bound to must exist now; it ceases to work when the object goes.
-
 /// A pod's node. One that is not there has no uid; the token is good all the same.
 fn named_node(call: &Call<'_>, name: String) -> Result<Named, ApiError> {
     let served = call.api.registry.of::<Node>();
@@ -92,6 +90,7 @@ fn named_node(call: &Call<'_>, name: String) -> Result<Named, ApiError> {
     Ok(Named { name, uid })
 }
 
+/// The object a token is bound to must exist now; it ceases to work when the object goes.
 fn bound_to(call: &Call<'_>, reference: &BoundObjectReference) -> Result<BoundTo, ApiError> {
     let registry = &call.api.registry;
     let kind = reference.kind.as_deref().unwrap_or_default();

@@ -16,7 +16,7 @@ async fn quota(server: &Server, hard: Value, more: Value) {
     spec["hard"] = hard.clone();
     let made = server.ok(&format!("POST {QUOTAS}"), json!({"metadata": {"name": "q"}, "spec": spec})).await;
     let used: serde_json::Map<String, Value> =
-        hard.as_object().unwrap().keys().map(|name| (name.clone(), json!("0"))).collect();
+        hard.as_object().expect("limits by resource").keys().map(|name| (name.clone(), json!("0"))).collect();
     let mut counted = made;
     counted["status"] = json!({"hard": hard, "used": used});
     server.ok(&format!("PUT {QUOTAS}/q/status"), counted).await;
