@@ -107,6 +107,8 @@ struct Doomed {
     kind: ApiKind,
     namespace: String,
     name: String,
+    /// The file that names it.
+    source: Option<String>,
 }
 
 impl Delete {
@@ -177,7 +179,8 @@ impl Delete {
             let mut doomed = Vec::new();
             for manifest in self.files.read()? {
                 let target = manifest.resolve(discovery, cluster)?;
-                doomed.push(Doomed { kind: target.kind, namespace: target.namespace, name: target.name });
+                let source = Some(target.source);
+                doomed.push(Doomed { kind: target.kind, namespace: target.namespace, name: target.name, source });
             }
             return Ok((doomed, false));
         }
@@ -189,7 +192,8 @@ impl Delete {
                 Some(name) => {
                     ensure!(!selects, "name cannot be provided when a selector is specified");
                     ensure!(!self.all_namespaces, "a resource cannot be retrieved by name across all namespaces");
-                    doomed.push(Doomed { kind: wanted.kind, namespace: cluster.namespace.clone(), name });
+                    let namespace = cluster.namespace.clone();
+                    doomed.push(Doomed { kind: wanted.kind, namespace, name, source: None });
                 }
                 None => {
                     ensure!(selects, "resource(s) were provided, but no name was specified");
@@ -213,6 +217,7 @@ impl Delete {
             kind: kind.clone(),
             namespace: object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned(),
             name: object["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+            source: None,
         };
         Ok(list["items"].as_array().into_iter().flatten().map(doomed).collect())
     }
@@ -230,7 +235,10 @@ impl Delete {
             }
             let call =
                 Call::delete(object.kind.object(&object.namespace, &object.name)).body("application/json", &options);
-            let answer = cluster.json(call).await?;
+            let answer = cluster.json(call).await.map_err(|error| match &object.source {
+                Some(source) => failure::while_doing(error, "deleting", source),
+                None => error,
+            })?;
             let found = if answer["kind"] == "Status" { &answer["details"]["uid"] } else { &answer["metadata"]["uid"] };
             uid = found.as_str().map(str::to_owned);
         }
