@@ -1,7 +1,11 @@
 //! Puts the plugin where the container runtime looks: links to our program among its plugins, and the list of plugins that
 //! it reads. What is there already and right is left alone, so that the runtime does not read it again for nothing.
 
-use std::{fs, io, os::unix::fs::symlink, path::Path};
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
 
 use serde_json::json;
 
@@ -13,8 +17,18 @@ const FILE: &str = "05-coracle.conflist";
 const VERSION: &str = "1.0.0";
 
 /// Installs the plugin; it asks the agent at `socket`.
+///
+/// # Errors
+/// The files cannot be written, or the runtime's pods have a network already that is not ours: it would be taken from them.
 pub(crate) fn install(binaries: &Path, configuration: &Path, socket: &Path) -> io::Result<()> {
-    let program = std::env::current_exe()?;
+    if let Some(other) = foreign(configuration)? {
+        return Err(io::Error::other(format!(
+            "the container runtime has another network ({}): remove that file if nothing uses it, or name a runtime of \
+             Coracle's own with --cri-endpoint",
+            configuration.join(other).display()
+        )));
+    }
+    let program = program()?;
     fs::create_dir_all(binaries)?;
     link(&program, &binaries.join(PLUGIN_TYPE), Replace::Always)?;
     // Somebody's own loopback plugin does the same.
@@ -33,6 +47,28 @@ pub(crate) fn install(binaries: &Path, configuration: &Path, socket: &Path) -> i
     let new = configuration.join(format!(".{FILE}.new"));
     fs::write(&new, text)?;
     fs::rename(&new, &path)
+}
+
+/// The first list or plugin, as runtimes read them, that is not ours.
+fn foreign(configuration: &Path) -> io::Result<Option<String>> {
+    let entries = match fs::read_dir(configuration) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<io::Result<Vec<String>>>()?;
+    names.retain(|name| name != FILE && [".conf", ".conflist", ".json"].iter().any(|ending| name.ends_with(ending)));
+    names.retain(|name| !name.starts_with('.'));
+    names.sort_unstable();
+    Ok(names.into_iter().next())
+}
+
+/// Our program's path. Of one that was replaced while it runs, the kernel says so behind the name.
+fn program() -> io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    let text = path.to_string_lossy();
+    Ok(text.strip_suffix(" (deleted)").map(PathBuf::from).filter(|path| path.exists()).unwrap_or(path))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,6 +95,22 @@ fn link(program: &Path, at: &Path, replace: Replace) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_network_is_not_taken_from_its_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let (binaries, configuration) = (folder.path().join("bin"), folder.path().join("net.d"));
+        fs::create_dir(&configuration).unwrap();
+        for passed_over in ["README", ".10-old.conflist"] {
+            fs::write(configuration.join(passed_over), "").unwrap();
+        }
+        install(&binaries, &configuration, Path::new("/data/cni.sock")).unwrap();
+        fs::write(configuration.join("10-flannel.conflist"), "{}").unwrap();
+        let refused = install(&binaries, &configuration, Path::new("/data/other.sock")).unwrap_err().to_string();
+        assert!(refused.contains("10-flannel.conflist): remove that file"), "{refused}");
+        let list = fs::read_to_string(configuration.join(FILE)).unwrap();
+        assert!(list.contains("/data/cni.sock"), "what was there stays: {list}");
+    }
 
     #[test]
     fn installing_again_changes_nothing_and_a_foreign_loopback_stays() {
