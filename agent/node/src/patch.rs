@@ -15,7 +15,14 @@ pub(crate) fn status_patch(uid: &PodUid, old: &PodStatus, new: &PodStatus) -> Op
         }
         let part = match (name.as_str(), value, old.get(name)) {
             ("conditions", Value::Array(new), Some(Value::Array(old))) => {
-                Value::Array(new.iter().filter(|condition| !old.contains(condition)).cloned().collect())
+                let changed = new.iter().filter(|condition| !old.contains(condition));
+                Value::Array(changed.map(|condition| replaced(condition, old)).collect())
+            }
+            // Elements are merged by their address: one that is gone has to be taken out.
+            ("podIPs" | "hostIPs", Value::Array(new), Some(Value::Array(old))) => {
+                let gone = old.iter().filter(|known| !new.contains(known));
+                let gone = gone.map(|known| json!({"$patch": "delete", "ip": known["ip"]}));
+                Value::Array(new.iter().cloned().chain(gone).collect())
             }
             _ => value.clone(),
         };
@@ -25,6 +32,19 @@ pub(crate) fn status_patch(uid: &PodUid, old: &PodStatus, new: &PodStatus) -> Op
         changed.insert(name.clone(), Value::Null);
     }
     (!changed.is_empty()).then(|| json!({"metadata": {"uid": uid.as_str()}, "status": changed}))
+}
+
+/// A condition with nulls for what the old one of its type says and it does not: elements are merged by their type, and
+/// the reason of a failure would stay on what has recovered.
+fn replaced(condition: &Value, old: &[Value]) -> Value {
+    let mut condition = condition.clone();
+    let before = old.iter().find(|old| old["type"] == condition["type"]).and_then(Value::as_object);
+    if let (Some(fields), Some(before)) = (condition.as_object_mut(), before) {
+        for name in before.keys() {
+            fields.entry(name).or_insert(Value::Null);
+        }
+    }
+    condition
 }
 
 fn fields(status: &PodStatus) -> Map<String, Value> {
@@ -55,6 +75,17 @@ mod tests {
             json!({"conditions": [ready("False"), gate]}),
             json!({"conditions": [ready("True"), gate]}),
             json!({"conditions": [ready("True")]}),
+        );
+        let unready = json!({"type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": "m"});
+        check(
+            json!({"conditions": [unready]}),
+            json!({"conditions": [ready("True")]}),
+            json!({"conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null}]}),
+        );
+        check(
+            json!({"podIPs": [{"ip": "10.42.0.5"}]}),
+            json!({"podIPs": [{"ip": "10.42.0.9"}]}),
+            json!({"podIPs": [{"ip": "10.42.0.9"}, {"$patch": "delete", "ip": "10.42.0.5"}]}),
         );
     }
 }
