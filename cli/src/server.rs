@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use coracle_api::validation;
 use coracle_server::{Server, ServerConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -48,7 +49,7 @@ pub(crate) struct Run {
     no_node: bool,
 
     /// The node's name [default: the machine's]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
     node_name: Option<String>,
 
     /// Labels of the node
@@ -73,7 +74,7 @@ pub(crate) struct Run {
     port: u16,
 
     /// More names and addresses by which clients reach the API
-    #[arg(long = "tls-san", value_name = "NAME")]
+    #[arg(long = "tls-san", value_name = "NAME", value_parser = server_name)]
     names: Vec<String>,
 
     /// How long clients may resume a watch from, as in 90s or 5m; what is older is forgotten where that saves space
@@ -88,9 +89,29 @@ fn import(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+/// What the API would refuse is refused here, where it can be mended.
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("wanted is KEY=VALUE")?;
+    first(validation::qualified_name(key))?;
+    first(validation::label_value(value))?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    first(validation::dns1123_subdomain(text))?;
+    Ok(text.to_owned())
+}
+
+/// A name by which the API is reached: an address, or a name as certificates have it.
+fn server_name(text: &str) -> Result<String, String> {
+    if text.parse::<IpAddr>().is_err() {
+        first(validation::dns1123_subdomain(text.strip_prefix("*.").unwrap_or(text)))?;
+    }
+    Ok(text.to_owned())
+}
+
+fn first(complaints: Vec<String>) -> Result<(), String> {
+    complaints.into_iter().next().map_or(Ok(()), Err)
 }
 
 impl Run {
@@ -291,6 +312,10 @@ mod tests {
         assert_eq!(check("server --import a=/no/such"), Err("cannot open /no/such".to_owned()));
         assert_eq!(check("server --apply /no/such"), Err("the path \"/no/such\" does not exist".to_owned()));
         assert!(check("server --no-node --node-name x").is_err());
+        for wrong in ["--node-name Bad_Name", "--label a", "--label a_/b=c", "--label a=-", "--tls-san bad_name"] {
+            assert!(check(&format!("server {wrong}")).is_err(), "{wrong}");
+        }
+        assert_eq!(check("server --node-name edge-1.example --label example.com/a=b --tls-san 192.0.2.1"), Ok(()));
     }
 
     #[test]

@@ -115,6 +115,9 @@ fn machine_name() -> anyhow::Result<String> {
     if name.is_empty() {
         bail!("this machine has no name: give the node one with --node-name");
     }
+    if let Some(why) = coracle_api::validation::dns1123_subdomain(&name).into_iter().next() {
+        bail!("this machine's name, {name:?}, cannot be a node's ({why}): give the node one with --node-name");
+    }
     Ok(name)
 }
 

@@ -165,7 +165,8 @@ fn names(config: &ServerConfig) -> (Vec<String>, Vec<IpAddr>) {
             Err(_) => names.push(name.clone()),
         }
     }
-    let keep = |n: &String| !n.is_empty() && coracle_api::validation::dns1123_subdomain(n).is_empty();
+    let is_name = |n: &str| !n.is_empty() && coracle_api::validation::dns1123_subdomain(n).is_empty();
+    let keep = |n: &String| is_name(n.strip_prefix("*.").unwrap_or(n));
     names.retain(keep);
     names.dedup();
     addresses.sort_unstable();
