@@ -125,8 +125,14 @@ fn check_log_options(call: &Call<'_>, query: &Query) -> Result<(), ApiError> {
 /// `nodes/proxy`: the node's own API.
 async fn node_proxy(call: &Call<'_>, method: &Method, body: Bytes) -> Result<Response<Body>, ApiError> {
     current(call)?;
-    let path = format!("/{}", call.path.rest);
-    call.to_node(&call.path.name, method, &path, body).await
+    call.to_node(&call.path.name, method, &behind_proxy(&call.path.rest, call.query), body).await
+}
+
+/// A path and a query as they came, encoded again: what was an escaped `?` stays part of the path.
+fn behind_proxy(rest: &str, query: &Query) -> String {
+    let segments: Vec<String> = rest.split('/').map(encode).collect();
+    let (path, query) = (segments.join("/"), query.encode());
+    if query.is_empty() { format!("/{path}") } else { format!("/{path}?{query}") }
 }
 
 fn encode(text: &str) -> String {
@@ -145,5 +151,22 @@ impl Call<'_> {
             }
             NodeError::Unreachable(why) => ApiError::internal(format!("the node {node} cannot be reached: {why}")),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_queries_reach_the_node_as_they_came() {
+        let check = |rest: &str, query: &str, expect: &str| {
+            let path = behind_proxy(rest, &Query::parse(query));
+            assert_eq!(path, expect);
+            path.parse::<http::Uri>().unwrap();
+        };
+        check("stats/summary", "only_cpu_and_memory=true", "/stats/summary?only_cpu_and_memory=true");
+        check("metrics/", "", "/metrics/");
+        check("logs/a?b/ü", "x=1&x=%26", "/logs/a%3Fb/%C3%BC?x=1&x=%26");
     }
 }
