@@ -7,13 +7,12 @@ use std::{
     path::Path,
 };
 
-use coracle_agent_core::workload::{Exit, ExitReason, TERMINATION_MESSAGE_LOG_MAX, TERMINATION_MESSAGE_MAX_BYTES};
+use coracle_agent_core::workload::{
+    Exit, ExitReason, TERMINATION_MESSAGE_LOG_WINDOW, TERMINATION_MESSAGE_MAX_BYTES, message_of_log,
+};
 use jiff::Timestamp;
 
 use crate::{cri::v1::ContainerStatus, labels};
-
-/// Longest head of a log's entry: a time, a stream and a tag.
-const ENTRY_HEAD_BYTES: usize = 64;
 
 /// The report of a container that has ended.
 pub(crate) fn exit(status: &ContainerStatus) -> Exit {
@@ -66,21 +65,11 @@ fn read_message(path: &Path) -> String {
 
 /// The last lines of a log in the CRI format, without their heads.
 fn log_tail(path: &Path) -> io::Result<String> {
-    let (max_bytes, max_lines) = TERMINATION_MESSAGE_LOG_MAX;
-    let window = (max_bytes + ENTRY_HEAD_BYTES * max_lines) as u64;
     let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(file.metadata()?.len().saturating_sub(window)))?;
+    file.seek(SeekFrom::Start(file.metadata()?.len().saturating_sub(TERMINATION_MESSAGE_LOG_WINDOW)))?;
     let mut bytes = Vec::new();
-    file.take(window).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    let mut tail = lines[lines.len().saturating_sub(max_lines)..].join("\n");
-    if !tail.is_empty() {
-        tail.push('\n');
-    }
-    let cut = tail.len().saturating_sub(max_bytes);
-    let cut = (cut..=tail.len()).find(|at| tail.is_char_boundary(*at)).unwrap_or(tail.len());
-    Ok(tail.split_off(cut))
+    file.take(TERMINATION_MESSAGE_LOG_WINDOW).read_to_end(&mut bytes)?;
+    Ok(message_of_log(&bytes))
 }
 
 #[cfg(test)]

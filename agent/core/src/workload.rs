@@ -3,8 +3,10 @@
 //! to retry is the pod's state machine's business.
 
 pub mod fake;
+mod message;
 mod spec;
 
+pub use message::{TERMINATION_MESSAGE_LOG_WINDOW, message_of_log};
 pub use spec::*;
 
 use std::{
@@ -425,9 +427,6 @@ pub const EXEC_OUTPUT_MAX_BYTES: usize = 10 * 1024;
 
 /// Most bytes of a termination message, as Kubernetes' `MaxContainerTerminationMessageLength`.
 pub const TERMINATION_MESSAGE_MAX_BYTES: usize = 4096;
-
-/// Most bytes and lines of log that stand in for a termination message.
-pub const TERMINATION_MESSAGE_LOG_MAX: (usize, usize) = (2048, 80);
 
 /// A runtime's abilities.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,9 +2,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use coracle_agent_core::workload::{
-    Exit, ExitReason, TERMINATION_MESSAGE_LOG_MAX, TERMINATION_MESSAGE_MAX_BYTES, TerminationMessage,
-};
+use coracle_agent_core::workload::{Exit, ExitReason, TERMINATION_MESSAGE_MAX_BYTES, TerminationMessage};
 use coracle_host::Outcome;
 use jiff::Timestamp;
 
@@ -46,8 +44,7 @@ impl End {
         };
         let mut text = message.host_path.as_deref().map(read_message).unwrap_or_default();
         if text.is_empty() && code != 0 && message.fallback_to_logs {
-            let (bytes, lines) = TERMINATION_MESSAGE_LOG_MAX;
-            text = log.tail(bytes, lines);
+            text = log.last_words();
         }
         if text.is_empty() {
             text = words.to_owned();

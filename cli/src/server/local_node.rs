@@ -1,6 +1,10 @@
 //! The node on the control plane's own machine: its agent, its Services, and the way the API reaches it, all in this process.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use coracle_apiserver::{Body, NodeError, NodeProxy};
@@ -123,13 +127,8 @@ fn machine_name() -> anyhow::Result<String> {
 
 /// The address from which this machine reaches others; its loopback where it reaches none.
 fn own_address() -> Ipv4Addr {
-    let asked = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        // Nothing is sent: the kernel only chooses the way.
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        socket.local_addr()
-    });
-    match asked.map(|address| address.ip()) {
-        Ok(std::net::IpAddr::V4(address)) if !address.is_unspecified() => address,
+    match coracle_server::own_address() {
+        Some(IpAddr::V4(address)) => address,
         _ => Ipv4Addr::LOCALHOST,
     }
 }

@@ -142,6 +142,14 @@ pub struct Info {
     pub has_generation: bool,
     /// The object may be written with no `resourceVersion` and created by PUT, as Kubernetes allows for some kinds.
     pub create_on_update: bool,
+    /// A PUT must name the version it replaces: who holds a Lease, or what a budget has left, is decided by the version
+    /// (`AllowUnconditionalUpdate` of the strategies of Kubernetes' registries).
+    pub needs_version: bool,
+    /// All its objects can be deleted at once. Namespaces cannot: one wrong call would empty a cluster.
+    pub has_delete_collection: bool,
+    /// Something acts on its objects. Whoever makes one of another kind is told: a policy that is believed in and does
+    /// nothing is worse than one that is refused.
+    pub is_acted_on: bool,
     /// A deletion that names no propagation policy orphans what the object owns, as old clients expect of a few kinds.
     pub orphans_by_default: bool,
     /// A deletion is answered with the object as it last was, not with a `Status`.
@@ -165,6 +173,9 @@ impl Info {
             selectable_fields: &[],
             has_generation: false,
             create_on_update: false,
+            needs_version: false,
+            has_delete_collection: true,
+            is_acted_on: true,
             orphans_by_default: false,
             returns_deleted: false,
         }
@@ -490,12 +501,6 @@ impl Kind {
     #[must_use]
     pub const fn namespaced(&self) -> bool {
         matches!(self.info.scope, Scope::Namespaced)
-    }
-
-    /// Whether all its objects can be deleted at once. Namespaces cannot: one wrong call would empty a cluster.
-    #[must_use]
-    pub fn has_delete_collection(&self) -> bool {
-        !(self.group.is_empty() && self.kind == "Namespace")
     }
 
     /// Whether it has the subresource.

@@ -89,7 +89,7 @@ impl Group {
 fn verbs(kind: &Kind) -> &'static [&'static str] {
     match kind.info.storage {
         Storage::Never => &["create"],
-        Storage::Own | Storage::SharedWith { .. } if kind.has_delete_collection() => {
+        Storage::Own | Storage::SharedWith { .. } if kind.info.has_delete_collection => {
             &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
         }
         Storage::Own | Storage::SharedWith { .. } => &["create", "delete", "get", "list", "patch", "update", "watch"],

@@ -16,9 +16,10 @@ pub(crate) mod watch;
 
 use bytes::Bytes;
 use coracle_api::ApiError;
-use coracle_api::kind::{Kind, Subresource};
+use coracle_api::kind::Subresource;
 use coracle_api::validation::{Errors, Path};
 use http::{Response, StatusCode};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::{Call, is_stored};
 use crate::body::Body;
@@ -81,7 +82,9 @@ async fn object(call: &Call<'_>, verb: Verb, body: Bytes) -> Result<Response<Bod
         Verb::Update => put(call, Part::Spec, &body).await,
         Verb::Patch => patch::patch(call, Part::Spec, &body).await,
         Verb::Delete => delete::delete(call, &body).await,
-        Verb::DeleteCollection if call.kind().has_delete_collection() => delete::delete_collection(call, &body).await,
+        Verb::DeleteCollection if call.kind().info.has_delete_collection => {
+            delete::delete_collection(call, &body).await
+        }
         Verb::DeleteCollection => Err(ApiError::method_not_known()),
         Verb::Watch => Err(ApiError::internal("watches are answered before they get here")),
     }
@@ -120,9 +123,7 @@ async fn put(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Response<Body>,
             // Another write came between: what the client sent is read once more.
             None => crate::registry::decode_client(kind, body)?,
         };
-        if !may_overwrite_blindly(kind)
-            && new.meta().resource_version.as_deref().is_none_or(|v| v.is_empty() || v == "0")
-        {
+        if kind.info.needs_version && !names_version(new.meta()) {
             let mut errors = Errors::new();
             errors.invalid(&Path::new("metadata").child("resourceVersion"), 0, "must be specified for an update");
             return Err(ApiError::invalid(kind.group, kind.kind, &call.path.name, &errors));
@@ -134,27 +135,8 @@ async fn put(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Response<Body>,
     Ok(render::json(StatusCode::OK, Body::full(written.render(call)?)))
 }
 
-/// Kinds of which no version may be replaced unseen: who holds a Lease, or what a budget has left, is decided by the version
-/// (`AllowUnconditionalUpdate` of the strategies of Kubernetes' registries).
-const VERSIONED: [(&str, &str); 14] = [
-    ("coordination.k8s.io", "Lease"),
-    ("coordination.k8s.io", "LeaseCandidate"),
-    ("policy", "PodDisruptionBudget"),
-    ("node.k8s.io", "RuntimeClass"),
-    ("storage.k8s.io", "CSINode"),
-    ("storage.k8s.io", "CSIDriver"),
-    ("storage.k8s.io", "CSIStorageCapacity"),
-    ("storage.k8s.io", "VolumeAttachment"),
-    ("apiextensions.k8s.io", "CustomResourceDefinition"),
-    ("apiregistration.k8s.io", "APIService"),
-    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
-    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"),
-];
-
-fn may_overwrite_blindly(kind: &Kind) -> bool {
-    !VERSIONED.contains(&(kind.group, kind.kind))
+fn names_version(meta: &ObjectMeta) -> bool {
+    meta.resource_version.as_deref().is_some_and(|version| !version.is_empty() && version != "0")
 }
 
 /// A PUT of an object that is not there makes it, for the kinds that Kubernetes allows it for.

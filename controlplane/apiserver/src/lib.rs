@@ -24,7 +24,6 @@ mod registry;
 mod render;
 mod request;
 mod turns;
-mod unacted;
 mod wire;
 mod writes;
 

@@ -160,7 +160,10 @@ async fn insert(
     if !errors.is_empty() {
         return Err(ApiError::invalid(kind.group, kind.kind, &name, &errors));
     }
-    crate::unacted::warning(kind).into_iter().chain(object.warnings()).for_each(|w| call.warn(w));
+    if !kind.info.is_acted_on {
+        call.warn(format!("{} is stored, but nothing acts on it in this version of Coracle", kind.kind));
+    }
+    object.warnings().into_iter().for_each(|w| call.warn(w));
     let key = call.served.key(&call.path.namespace, &name);
     if options.dry_run == DryRun::All {
         if call.api.store.get(&key).is_some() {

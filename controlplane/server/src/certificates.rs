@@ -176,7 +176,7 @@ fn names(config: &ServerConfig) -> (Vec<String>, Vec<IpAddr>) {
 
 /// The address this machine has towards others. Connecting a UDP socket sends nothing; it only asks the routing table.
 #[must_use]
-pub(crate) fn own_address() -> Option<IpAddr> {
+pub fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), 0)).ok()?;
     // TEST-NET-1 of RFC 5737: never a real host.
     socket.connect((IpAddr::from([192, 0, 2, 1]), 9)).ok()?;

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use certificates::Certificates;
+pub use certificates::own_address;
 pub use files::Files;
 use upkeep::Upkeep;
 

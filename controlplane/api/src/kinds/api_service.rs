@@ -21,6 +21,8 @@ impl Resource for APIService {
             Column::text("Available", "Whether this service is available."),
             Column::AGE,
         ],
+        needs_version: true,
+        is_acted_on: false,
         ..Info::cluster("apiservices", "apiservice")
     };
 

@@ -57,6 +57,7 @@ impl Resource for CertificateSigningRequest {
             ),
             Column::text("Condition", "conditions applied to the request."),
         ],
+        is_acted_on: false,
         ..Info::cluster("certificatesigningrequests", "certificatesigningrequest")
     };
 

@@ -11,6 +11,7 @@ impl Resource for ClusterRole {
     const INFO: Info = Info {
         name_rule: NameRule::PathSegment,
         create_on_update: true,
+        is_acted_on: false,
         ..Info::cluster("clusterroles", "clusterrole")
     };
 

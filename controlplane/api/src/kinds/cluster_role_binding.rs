@@ -13,6 +13,7 @@ impl Resource for ClusterRoleBinding {
         name_rule: NameRule::PathSegment,
         columns: CLUSTER_BINDING_COLUMNS,
         create_on_update: true,
+        is_acted_on: false,
         ..Info::cluster("clusterrolebindings", "clusterrolebinding")
     };
 

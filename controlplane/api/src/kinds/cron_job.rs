@@ -33,6 +33,7 @@ impl Resource for CronJob {
             Column::text("Selector", "A label query over pods that should match the pod count.").wide(),
         ],
         has_generation: true,
+        is_acted_on: false,
         ..Info::namespaced("cronjobs", "cronjob")
     };
 

@@ -54,6 +54,8 @@ impl Resource for CSIDriver {
             Column::AGE,
         ],
         has_generation: true,
+        needs_version: true,
+        is_acted_on: false,
         ..Info::cluster("csidrivers", "csidriver")
     };
 

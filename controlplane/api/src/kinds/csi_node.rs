@@ -19,6 +19,8 @@ impl Resource for CSINode {
             Column::integer("Drivers", "Drivers indicates the number of CSI drivers registered on the node"),
             Column::AGE,
         ],
+        needs_version: true,
+        is_acted_on: false,
         ..Info::cluster("csinodes", "csinode")
     };
 

@@ -21,6 +21,8 @@ impl Resource for CSIStorageCapacity {
                 "capacity is the value reported by the CSI driver in its GetCapacityResponse for a GetCapacityRequest that matches the previous fields.",
             ),
         ],
+        needs_version: true,
+        is_acted_on: false,
         ..Info::namespaced("csistoragecapacities", "csistoragecapacity")
     };
 

@@ -13,6 +13,8 @@ impl Resource for CustomResourceDefinition {
         categories: &["api-extensions"],
         subresources: &[Subresource::Status],
         has_generation: true,
+        needs_version: true,
+        is_acted_on: false,
         ..Info::cluster("customresourcedefinitions", "customresourcedefinition")
     };
 

@@ -45,6 +45,7 @@ impl Resource for DaemonSet {
             Column::text("Selector", "A label query over pods that are managed by the daemon set.").wide(),
         ],
         has_generation: true,
+        is_acted_on: false,
         ..Info::namespaced("daemonsets", "daemonset")
     };
 

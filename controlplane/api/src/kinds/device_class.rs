@@ -13,6 +13,7 @@ impl Resource for DeviceClass {
     const INFO: Info = Info {
         columns: &[Column::NAME, Column::AGE],
         has_generation: true,
+        is_acted_on: false,
         ..Info::cluster("deviceclasses", "deviceclass")
     };
 

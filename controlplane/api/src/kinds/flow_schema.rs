@@ -38,6 +38,7 @@ impl Resource for FlowSchema {
             Column::text("MissingPL", "references a broken or non-existent PriorityLevelConfiguration"),
         ],
         has_generation: true,
+        is_acted_on: false,
         ..Info::cluster("flowschemas", "flowschema")
     };
 

@@ -54,6 +54,7 @@ impl Resource for HorizontalPodAutoscaler {
         categories: &["all"],
         subresources: &[Subresource::Status],
         columns: COLUMNS,
+        is_acted_on: false,
         ..Info::namespaced("horizontalpodautoscalers", "horizontalpodautoscaler")
     };
 

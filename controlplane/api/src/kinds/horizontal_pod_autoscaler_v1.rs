@@ -27,6 +27,7 @@ impl Resource for HorizontalPodAutoscaler {
         subresources: &[Subresource::Status],
         columns: COLUMNS,
         storage: Storage::SharedWith { group: "autoscaling", version: "v2", from_stored, to_stored },
+        is_acted_on: false,
         ..Info::namespaced("horizontalpodautoscalers", "horizontalpodautoscaler")
     };
 

@@ -34,6 +34,7 @@ impl Resource for Ingress {
             Column::AGE,
         ],
         has_generation: true,
+        is_acted_on: false,
         ..Info::namespaced("ingresses", "ingress")
     };
 

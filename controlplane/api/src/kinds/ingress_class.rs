@@ -21,6 +21,7 @@ impl Resource for IngressClass {
             Column::AGE,
         ],
         has_generation: true,
+        is_acted_on: false,
         ..Info::cluster("ingressclasses", "ingressclass")
     };
 

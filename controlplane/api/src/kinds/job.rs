@@ -41,6 +41,7 @@ impl Resource for Job {
             Column::text("Selector", "A label query over pods that should match the pod count.").wide(),
         ],
         has_generation: true,
+        is_acted_on: false,
         ..Info::namespaced("jobs", "job")
     };
 

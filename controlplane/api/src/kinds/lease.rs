@@ -16,6 +16,7 @@ impl Resource for Lease {
             Column::AGE,
         ],
         create_on_update: true,
+        needs_version: true,
         ..Info::namespaced("leases", "lease")
     };
 

@@ -25,6 +25,7 @@ impl Resource for MutatingAdmissionPolicy {
             Column::AGE,
         ],
         has_generation: true,
+        is_acted_on: false,
         ..Info::cluster("mutatingadmissionpolicies", "mutatingadmissionpolicy")
     };
 

@@ -15,6 +15,7 @@ impl Resource for MutatingAdmissionPolicyBinding {
         categories: &["api-extensions"],
         columns: BINDING_COLUMNS,
         has_generation: true,
+        is_acted_on: false,
         ..Info::cluster("mutatingadmissionpolicybindings", "mutatingadmissionpolicybinding")
     };
 

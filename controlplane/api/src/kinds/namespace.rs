@@ -21,6 +21,7 @@ impl Resource for Namespace {
         subresources: &[Subresource::Status, Subresource::Finalize],
         selectable_fields: &["name", "status.phase"],
         columns: &[Column::NAME, Column::text("Status", "The status of the namespace"), Column::AGE],
+        has_delete_collection: false,
         ..Info::cluster("namespaces", "namespace")
     };
 

@@ -23,6 +23,7 @@ impl Resource for NetworkPolicy {
             Column::AGE,
         ],
         has_generation: true,
+        is_acted_on: false,
         ..Info::namespaced("networkpolicies", "networkpolicy")
     };
 

@@ -30,7 +30,7 @@ impl Resource for PersistentVolume {
             Column::AGE,
             Column::text("VolumeMode", "volumeMode defines if a volume is intended to be used with a formatted filesystem or to remain in raw block state.").wide(),
         ],
-        ..Info::cluster("persistentvolumes", "persistentvolume")
+        is_acted_on: false, ..Info::cluster("persistentvolumes", "persistentvolume")
     };
 
     fn apply_defaults(&mut self) {

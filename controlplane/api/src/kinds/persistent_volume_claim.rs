@@ -32,6 +32,7 @@ impl Resource for PersistentVolumeClaim {
             Column::AGE,
             Column::text("VolumeMode", "volumeMode defines what type of volume is required by the claim.").wide(),
         ],
+        is_acted_on: false,
         ..Info::namespaced("persistentvolumeclaims", "persistentvolumeclaim")
     };
 

@@ -21,6 +21,7 @@ impl Resource for PodDisruptionBudget {
             Column::AGE,
         ],
         has_generation: true,
+        needs_version: true,
         ..Info::namespaced("poddisruptionbudgets", "poddisruptionbudget")
     };
 

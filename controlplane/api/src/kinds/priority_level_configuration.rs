@@ -42,6 +42,7 @@ impl Resource for PriorityLevelConfiguration {
             Column::AGE,
         ],
         has_generation: true,
+        is_acted_on: false,
         ..Info::cluster("prioritylevelconfigurations", "prioritylevelconfiguration")
     };
 

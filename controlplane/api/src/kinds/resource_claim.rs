@@ -34,6 +34,7 @@ impl Resource for ResourceClaim {
             Column::text("State", "A summary of the current state (allocated, pending, reserved, etc.)."),
             Column::AGE,
         ],
+        is_acted_on: false,
         ..Info::namespaced("resourceclaims", "resourceclaim")
     };
 

@@ -11,6 +11,7 @@ use crate::validation::{Errors, IMMUTABLE, Path, json, validate_annotations, val
 impl Resource for ResourceClaimTemplate {
     const INFO: Info = Info {
         columns: &[Column::NAME, Column::AGE],
+        is_acted_on: false,
         ..Info::namespaced("resourceclaimtemplates", "resourceclaimtemplate")
     };
 

@@ -43,6 +43,7 @@ impl Resource for ResourceSlice {
             Column::AGE,
         ],
         has_generation: true,
+        is_acted_on: false,
         ..Info::cluster("resourceslices", "resourceslice")
     };
 

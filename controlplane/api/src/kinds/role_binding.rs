@@ -13,6 +13,7 @@ impl Resource for RoleBinding {
         name_rule: NameRule::PathSegment,
         columns: BINDING_COLUMNS,
         create_on_update: true,
+        is_acted_on: false,
         ..Info::namespaced("rolebindings", "rolebinding")
     };
 

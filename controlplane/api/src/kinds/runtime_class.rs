@@ -19,6 +19,7 @@ impl Resource for RuntimeClass {
             ),
             Column::AGE,
         ],
+        needs_version: true,
         ..Info::cluster("runtimeclasses", "runtimeclass")
     };
 

@@ -27,6 +27,7 @@ impl Resource for StatefulSet {
             Column::text("Images", "Images referenced by each container in the template.").wide(),
         ],
         has_generation: true,
+        is_acted_on: false,
         ..Info::namespaced("statefulsets", "statefulset")
     };
 

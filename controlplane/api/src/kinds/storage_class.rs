@@ -38,6 +38,7 @@ impl Resource for StorageClass {
             ),
             Column::AGE,
         ],
+        is_acted_on: false,
         ..Info::cluster("storageclasses", "storageclass")
     };
 

@@ -31,6 +31,8 @@ impl Resource for ValidatingAdmissionPolicy {
             Column::AGE,
         ],
         has_generation: true,
+        needs_version: true,
+        is_acted_on: false,
         ..Info::cluster("validatingadmissionpolicies", "validatingadmissionpolicy")
     };
 

@@ -14,6 +14,8 @@ impl Resource for ValidatingAdmissionPolicyBinding {
         categories: &["api-extensions"],
         columns: BINDING_COLUMNS,
         has_generation: true,
+        needs_version: true,
+        is_acted_on: false,
         ..Info::cluster("validatingadmissionpolicybindings", "validatingadmissionpolicybinding")
     };
 

@@ -13,6 +13,8 @@ impl Resource for ValidatingWebhookConfiguration {
         categories: &["api-extensions"],
         columns: WEBHOOK_COLUMNS,
         has_generation: true,
+        needs_version: true,
+        is_acted_on: false,
         ..Info::cluster("validatingwebhookconfigurations", "validatingwebhookconfiguration")
     };
 

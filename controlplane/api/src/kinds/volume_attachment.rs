@@ -34,6 +34,8 @@ impl Resource for VolumeAttachment {
             },
             Column::AGE,
         ],
+        needs_version: true,
+        is_acted_on: false,
         ..Info::cluster("volumeattachments", "volumeattachment")
     };
 

@@ -340,7 +340,7 @@ impl<'a> Maker<'a> {
         operation.parameters = SELECT;
         operation.answer = Answer::Object(list.clone(), &[200]);
         self.create();
-        if self.kind.has_delete_collection() {
+        if self.kind.info.has_delete_collection {
             let rest = format!("Collection{scoped}{kind}");
             let operation = self.push(path, ("delete", "deletecollection"), "delete", &rest);
             operation.parameters = SELECT;

@@ -7,4 +7,5 @@ mod lists;
 mod managed;
 mod quotas;
 mod reviews;
+mod rules;
 mod writes;
