@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use coracle_api::validation;
+use coracle_node::EvictionHard;
 use coracle_server::{Server, ServerConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,12 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N", default_value_t = coracle_node::DEFAULT_MAX_PODS,
           value_parser = clap::value_parser!(u32).range(1..=30_000))]
     max_pods: u32,
+
+    /// At what the node is under pressure and takes no more pods, as the kubelet has it: amounts or percentages of
+    /// memory.available, nodefs.available, nodefs.inodesFree, imagefs.available, imagefs.inodesFree and pid.available. What is
+    /// not named has no threshold. Images are in the data directory: nodefs and imagefs are one file system
+    #[arg(long, value_name = "SIGNAL<VALUE,…", default_value = coracle_node::DEFAULT_EVICTION_HARD)]
+    eviction_hard: EvictionHard,
 
     /// Where the container runtime listens; without one the node runs Wasm pods only
     #[arg(long, value_name = "SOCKET", default_value = coracle_node::DEFAULT_CRI_ENDPOINT)]
@@ -312,9 +319,18 @@ mod tests {
         assert_eq!(check("server --import a=/no/such"), Err("cannot open /no/such".to_owned()));
         assert_eq!(check("server --apply /no/such"), Err("the path \"/no/such\" does not exist".to_owned()));
         assert!(check("server --no-node --node-name x").is_err());
-        for wrong in ["--node-name Bad_Name", "--label a", "--label a_/b=c", "--label a=-", "--tls-san bad_name"] {
+        for wrong in [
+            "--eviction-hard nodefs.available",
+            "--eviction-hard disk<5%",
+            "--node-name Bad_Name",
+            "--label a",
+            "--label a_/b=c",
+            "--label a=-",
+            "--tls-san bad_name",
+        ] {
             assert!(check(&format!("server {wrong}")).is_err(), "{wrong}");
         }
+        assert_eq!(check("server --eviction-hard memory.available<1,nodefs.available<1%"), Ok(()));
         assert_eq!(check("server --node-name edge-1.example --label example.com/a=b --tls-san 192.0.2.1"), Ok(()));
     }
 

@@ -1,21 +1,13 @@
-//! The node's conditions: what readings of the machine mean, in the kubelet's words and with its thresholds. Pure: readings
-//! and times are given.
+//! The node's conditions: what readings of the machine mean, in the kubelet's words. Pure: readings, thresholds and times are
+//! given.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::NodeCondition, apimachinery::pkg::apis::meta::v1::Time};
 
-/// Less memory than this is pressure: the kubelet's `memory.available` threshold.
-pub(crate) const MEMORY_PRESSURE_BYTES: u64 = 100 << 20;
-/// Below this share of free disk there is pressure. The kubelet's own default for `nodefs.available` is 10 %; this is k3s's,
-/// since a tenth of a large disk is room for many pods.
-pub(crate) const DISK_PRESSURE_PERCENT: u64 = 5;
-/// Below this share of free inodes there is pressure: the kubelet's `nodefs.inodesFree` threshold.
-const INODE_PRESSURE_PERCENT: u64 = 5;
-/// Below this share of free process numbers there is pressure. The kubelet has no default for `pid.available`; its manual
-/// suggests this one.
-const PID_PRESSURE_PERCENT: u64 = 10;
+use crate::eviction::EvictionHard;
+
 /// A pressure is told for this long after it was last seen: the kubelet's `evictionPressureTransitionPeriod`.
 const PRESSURE_LASTS: Duration = Duration::from_secs(300);
 
@@ -26,17 +18,10 @@ pub(crate) struct Share {
     pub(crate) free: u64,
 }
 
-impl Share {
-    fn below(self, percent: u64) -> bool {
-        // A file system that counts no inodes has neither many nor few.
-        self.total > 0 && u128::from(self.free) * 100 < u128::from(self.total) * u128::from(percent)
-    }
-}
-
 /// What the machine says of itself. `None` is what cannot be read: it is no pressure.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Readings {
-    pub(crate) memory_available_bytes: Option<u64>,
+    pub(crate) memory: Option<Share>,
     pub(crate) disk: Option<Share>,
     pub(crate) inodes: Option<Share>,
     pub(crate) processes: Option<Share>,
@@ -49,18 +34,24 @@ pub(crate) struct Readings {
 /// The four conditions with the times of their last changes.
 #[derive(Debug, Default)]
 pub(crate) struct Conditions {
+    /// At what pressure begins.
+    eviction: EvictionHard,
     by_name: BTreeMap<&'static str, NodeCondition>,
     /// When each pressure was last seen.
     seen: BTreeMap<&'static str, Timestamp>,
 }
 
 impl Conditions {
+    /// None yet.
+    pub(crate) fn new(eviction: EvictionHard) -> Self {
+        Self { eviction, ..Self::default() }
+    }
+
     /// Takes new readings.
     pub(crate) fn judge(&mut self, readings: &Readings, now: Timestamp) {
-        let below = |share: Option<Share>, percent| share.is_some_and(|share| share.below(percent));
-        let memory = readings.memory_available_bytes.is_some_and(|bytes| bytes < MEMORY_PRESSURE_BYTES);
-        let disk = below(readings.disk, DISK_PRESSURE_PERCENT) || below(readings.inodes, INODE_PRESSURE_PERCENT);
-        let processes = below(readings.processes, PID_PRESSURE_PERCENT);
+        let memory = self.eviction.memory_pressure(readings);
+        let disk = self.eviction.disk_pressure(readings);
+        let processes = self.eviction.pid_pressure(readings);
         let memory = self.lasting("MemoryPressure", memory, now);
         self.set(
             "MemoryPressure",
@@ -164,10 +155,14 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    fn memory(free: u64) -> Option<Share> {
+        Some(Share { total: 2 << 30, free })
+    }
+
     fn plenty() -> Readings {
         let half = Some(Share { total: 1000, free: 500 });
         Readings {
-            memory_available_bytes: Some(1 << 30),
+            memory: memory(1 << 30),
             disk: half,
             inodes: half,
             processes: half,
@@ -185,13 +180,14 @@ mod tests {
     #[test]
     fn readings_become_the_kubelets_words() {
         let check = |readings: Readings, name: &str, status: &str, reason: &str, message: &str| {
-            let mut conditions = Conditions::default();
+            let thresholds = "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,pid.available<10%";
+            let mut conditions = Conditions::new(thresholds.parse().unwrap());
             conditions.judge(&readings, at(0));
             assert_eq!(found(&conditions, name), (status.to_owned(), reason.to_owned(), message.to_owned()));
         };
         let (ok, bad) = ("kubelet has sufficient memory available", "kubelet has insufficient memory available");
         check(plenty(), "MemoryPressure", "False", "KubeletHasSufficientMemory", ok);
-        let low = Readings { memory_available_bytes: Some(99 << 20), ..plenty() };
+        let low = Readings { memory: memory(99 << 20), ..plenty() };
         check(low, "MemoryPressure", "True", "KubeletHasInsufficientMemory", bad);
         let (ok, bad) = ("kubelet has no disk pressure", "kubelet has disk pressure");
         check(plenty(), "DiskPressure", "False", "KubeletHasNoDiskPressure", ok);
@@ -217,7 +213,7 @@ mod tests {
     fn a_pressure_lasts_five_minutes_and_its_time_is_that_of_its_change() {
         let mut conditions = Conditions::default();
         conditions.judge(&plenty(), at(0));
-        conditions.judge(&Readings { memory_available_bytes: Some(1), ..plenty() }, at(10));
+        conditions.judge(&Readings { memory: memory(1), ..plenty() }, at(10));
         conditions.judge(&plenty(), at(309));
         let held = conditions.list(at(309)).into_iter().find(|one| one.type_ == "MemoryPressure").unwrap();
         assert_eq!((held.status.as_str(), held.last_transition_time), ("True", Some(Time(at(10)))));

@@ -11,6 +11,7 @@ mod database;
 mod error;
 mod event_loop;
 mod events;
+mod eviction;
 mod handler;
 mod host_ports;
 mod image_gc;
@@ -62,6 +63,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use cni::{is_plugin as is_cni_plugin, run_plugin as run_cni_plugin};
 pub use error::NodeError;
+pub use eviction::{DEFAULT_EVICTION_HARD, EvictionHard, ThresholdError};
 pub use handler::{Handler, NodeBody};
 pub use machine::raise_file_limit;
 pub use network::LOOPBACK_RANGE;
@@ -114,6 +116,8 @@ pub struct NodeConfig {
     pub labels: BTreeMap<String, String>,
     /// Most pods.
     pub max_pods: u32,
+    /// At what the node is under pressure, and what is kept back from pods.
+    pub eviction_hard: EvictionHard,
     /// Address of the cluster's DNS.
     pub dns_server: Option<IpAddr>,
     /// `cluster.local`.
@@ -137,6 +141,7 @@ impl NodeConfig {
             address: None,
             labels: BTreeMap::new(),
             max_pods: DEFAULT_MAX_PODS,
+            eviction_hard: EvictionHard::default(),
             dns_server: None,
             cluster_domain: "cluster.local".to_owned(),
             cri_endpoint: DEFAULT_CRI_ENDPOINT.into(),

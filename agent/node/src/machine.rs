@@ -67,7 +67,7 @@ pub(crate) fn readings(data_dir: &Path, network_problem: Option<String>) -> Read
     let stat = rustix::fs::statvfs(data_dir).ok();
     let stat = stat.as_ref();
     Readings {
-        memory_available_bytes: memory_available_bytes(),
+        memory: memory(),
         disk: stat.map(|stat| Share { total: stat.f_blocks * stat.f_frsize, free: stat.f_bavail * stat.f_frsize }),
         inodes: stat.map(|stat| Share { total: stat.f_files, free: stat.f_favail }),
         processes: processes().map(|(running, total)| Share { total, free: total.saturating_sub(running) }),
@@ -98,9 +98,10 @@ pub fn raise_file_limit() {
     }
 }
 
-/// Memory that can be had without swapping.
-pub(crate) fn memory_available_bytes() -> Option<u64> {
-    pairs(&text("/proc/meminfo"), ':').get("MemAvailable").map(|value| kib(value))
+/// The machine's memory, and what of it can be had without swapping.
+pub(crate) fn memory() -> Option<Share> {
+    let read = pairs(&text("/proc/meminfo"), ':');
+    Some(Share { total: kib(read.get("MemTotal")?), free: kib(read.get("MemAvailable")?) })
 }
 
 /// The machine's own resolvers.

@@ -27,7 +27,7 @@ use crate::{
     NodeConfig,
     addresses::Addresses,
     beat::Beat,
-    conditions::{Conditions, DISK_PRESSURE_PERCENT, MEMORY_PRESSURE_BYTES},
+    conditions::Conditions,
     machine::{self, Machine},
     network::{Claimed, PodNetwork},
     node_events::NodeEvents,
@@ -105,7 +105,7 @@ impl Registrar {
             beat,
             events: NodeEvents::new(config.client.clone(), config.name.clone()),
             sent: None,
-            conditions: Conditions::default(),
+            conditions: Conditions::new(config.eviction_hard.clone()),
         }
     }
 
@@ -324,12 +324,13 @@ pub(crate) fn node_object(config: &NodeConfig, machine: &Machine, runtime: &dyn 
         })
     };
     // What is kept back is what pressure is told at.
-    let disk_for_pods = machine.disk_bytes / 100 * (100 - DISK_PRESSURE_PERCENT);
+    let disk_for_pods = config.eviction_hard.allocatable_disk_bytes(machine.disk_bytes);
+    let memory_for_pods = config.eviction_hard.allocatable_memory_bytes(machine.memory_bytes);
     let node = json!({
         "metadata": {"name": config.name, "labels": labels},
         "status": {
             "capacity": resources(machine.memory_bytes, format!("{}Ki", machine.disk_bytes / 1024)),
-            "allocatable": resources(machine.memory_bytes.saturating_sub(MEMORY_PRESSURE_BYTES), disk_for_pods.to_string()),
+            "allocatable": resources(memory_for_pods, disk_for_pods.to_string()),
             "addresses": [
                 {"type": "InternalIP", "address": machine.address.to_string()},
                 {"type": "Hostname", "address": config.name},

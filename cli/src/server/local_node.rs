@@ -48,6 +48,7 @@ impl LocalNode {
         let mut node = NodeConfig::new(client.clone(), &name, server.data_dir());
         node.labels = run.labels.iter().cloned().collect();
         node.max_pods = run.max_pods;
+        node.eviction_hard.clone_from(&run.eviction_hard);
         node.cri_endpoint.clone_from(&run.cri_endpoint);
         if server.data_dir() == std::path::Path::new(MACHINE_LOGS.0) {
             node.log_root = Some(MACHINE_LOGS.1.into());

@@ -128,7 +128,9 @@ impl Cluster {
             ("misbehave:v1", "tests/guests/misbehave/misbehave.wasm"),
             ("tcp-echo:v1", "tests/guests/tcp-echo/tcp-echo.wasm"),
         ];
-        let mut arguments = vec!["--node-name".to_owned(), "box".to_owned()];
+        // How full the machine of the tests is must not matter to them.
+        let tiny = "memory.available<1Mi,nodefs.available<1Mi";
+        let mut arguments = ["--node-name", "box", "--eviction-hard", tiny].map(str::to_owned).to_vec();
         // Whatever runs on the machine of the tests is not theirs.
         let endpoint = self.machine.as_ref().map_or_else(|| self.data_dir().join("no-runtime.sock"), |on| on.socket());
         arguments.extend(["--cri-endpoint".to_owned(), endpoint.display().to_string()]);
@@ -340,8 +342,7 @@ impl Cluster {
     }
 }
 
-/// A directory in memory where the machine has one: a node on a disk that is nearly full takes no pods, and how full the
-/// machine's disk is must not matter to a test.
+/// A directory in memory where the machine has one: how full and how slow the machine's disk is must not matter to a test.
 fn roomy_dir() -> Result<TempDir> {
     const MEMORY: &str = "/dev/shm";
     let free = rustix::fs::statvfs(MEMORY).map_or(0, |room| room.f_bavail * room.f_frsize);

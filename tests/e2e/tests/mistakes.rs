@@ -26,6 +26,7 @@ fn wrong_flags_and_taken_places_get_clear_words() -> Result<()> {
         (&["server", "--no-such-flag"][..], "--no-such-flag"),
         (&["server", "--port", "70000"], "70000"),
         (&["server", "--bind", "nowhere"], "nowhere"),
+        (&["server", "--eviction-hard", "disk<5%"], "unsupported eviction signal disk"),
         (&["server", "--import", "hello"], "NAME=FILE"),
         (&["server", "--import", "hello:v1=/no/such/file"], "cannot open /no/such/file"),
         (&["server", "--apply", "/no/such/file"], "the path \"/no/such/file\" does not exist"),
