@@ -101,6 +101,11 @@ fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("wanted is KEY=VALUE")?;
     first(validation::qualified_name(key))?;
     first(validation::label_value(value))?;
+    if !validation::node_may_set_label(key) {
+        return Err("a node's own labels in kubernetes.io and k8s.io are those of kubelet.kubernetes.io and \
+                    node.kubernetes.io and what the machine is; set others with kubectl label once it is there"
+            .to_owned());
+    }
     Ok((key.to_owned(), value.to_owned()))
 }
 

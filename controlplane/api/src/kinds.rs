@@ -73,7 +73,7 @@ mod volume_attachment;
 mod volume_attributes_class;
 mod workload;
 
-pub use pod::{PodTotals, charged_totals, declared_totals, qos_class};
+pub use pod::{PodReference, PodTotals, charged_totals, declared_totals, pod_references, qos_class};
 
 use k8s_openapi::api::{
     admissionregistration, apps, authentication, authorization, autoscaling, batch, certificates, coordination, core,

@@ -5,12 +5,14 @@ mod conditions;
 mod meta;
 mod names;
 mod net;
+mod node_labels;
 mod path;
 
 pub use conditions::*;
 pub use meta::*;
 pub use names::*;
 pub use net::*;
+pub use node_labels::*;
 pub use path::Path;
 
 use std::fmt::{self, Display, Write as _};

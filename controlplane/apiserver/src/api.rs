@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use coracle_api::ApiError;
 use coracle_api::kind::{Kind, Storage};
+use coracle_api::selector::FieldSelector;
 use coracle_store::Store;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
@@ -239,7 +240,8 @@ impl ApiServer {
                 if let Some(served) = served {
                     seen.set(verb, served.kind, &path);
                 }
-                self.allow(&user, Attributes::Resource { verb, path: &path })?;
+                let fields = selected_fields(verb, query);
+                self.allow(&user, Attributes::Resource { verb, path: &path, fields: &fields })?;
                 let served = served.ok_or_else(ApiError::no_such_path)?;
                 self.check_scope(served, verb, &path)?;
                 let call = Call {
@@ -329,6 +331,13 @@ impl ApiServer {
         crate::compress::compress(call.headers, &mut response);
         Ok(response)
     }
+}
+
+/// The fields by which a request selects many. One that cannot be read selects nothing yet: it is refused later.
+fn selected_fields(verb: Verb, query: &Query) -> FieldSelector {
+    let many = matches!(verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
+    let text = query.get("fieldSelector").filter(|_| many);
+    text.and_then(|text| FieldSelector::parse(text).ok()).unwrap_or_default()
 }
 
 /// Whether the kind is kept at all.

@@ -2,9 +2,12 @@
 
 pub mod authenticate;
 pub mod authorize;
+mod node;
 pub mod token;
 
 use std::collections::BTreeMap;
+
+use coracle_api::selector::FieldSelector;
 
 use crate::request::{ResourcePath, Verb};
 
@@ -86,6 +89,8 @@ pub enum Attributes<'a> {
         verb: Verb,
         /// The path.
         path: &'a ResourcePath,
+        /// The fields by which many are selected; empty where there is no selector.
+        fields: &'a FieldSelector,
     },
     /// A verb (the method in lower case) on any other path.
     NonResource {

@@ -42,7 +42,7 @@ impl Cluster {
         let api = ApiServer::new(Parts {
             store: Arc::clone(&store),
             authenticator: Authenticator::new(signer, Vec::new()),
-            authorizer: Arc::new(BuiltInIdentities),
+            authorizer: Arc::new(BuiltInIdentities::new(Arc::clone(&store))),
             admission: Chain::new(vec![Box::new(NamespaceLifecycle)]),
         });
         let door = Door::new(api, User::authenticated("test", &[MASTERS]));

@@ -151,7 +151,7 @@ impl Server {
         let api = ApiServer::new(Parts {
             store: Arc::clone(&store),
             authenticator: Authenticator::new(signer, tokens),
-            authorizer: Arc::new(BuiltInIdentities),
+            authorizer: Arc::new(BuiltInIdentities::new(Arc::clone(&store))),
             admission: admission(&config),
         });
         let stop = CancellationToken::new();

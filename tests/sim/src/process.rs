@@ -46,7 +46,7 @@ impl Process {
         let parts = Parts {
             store: Arc::clone(&store),
             authenticator: Authenticator::new(signer()?, Vec::new()),
-            authorizer: Arc::new(BuiltInIdentities),
+            authorizer: Arc::new(BuiltInIdentities::new(Arc::clone(&store))),
             admission: admission(),
         };
         let api = ApiServer::with_ambient(parts, Ambient::seeded(ground.clock.shared(), seed));

@@ -4,6 +4,7 @@ mod containers;
 mod defaults;
 mod env;
 mod probes;
+mod references;
 mod requirements;
 mod resize;
 mod resources;
@@ -25,6 +26,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 
 pub(crate) use containers::validate_protocol;
 pub(crate) use defaults::default_template;
+pub use references::{PodReference, pod_references};
 pub(crate) use requirements::validate_amount;
 pub use resources::{PodTotals, charged_totals, declared_totals, qos_class};
 pub(crate) use scheduling::{validate_effect, validate_node_selector};

@@ -1,6 +1,11 @@
 //! Whether a caller may do what it asks. One interface, [`Authorizer`]; the server knows no other way.
 
-use crate::auth::{AUTHENTICATED, Attributes, Decision, MASTERS, NODES, User};
+use std::sync::Arc;
+
+use coracle_store::Store;
+
+use crate::auth::node::NodeAuthorizer;
+use crate::auth::{AUTHENTICATED, Attributes, Decision, MASTERS, User};
 use crate::request::Verb;
 
 /// Decides whether `user` may do what `attributes` say.
@@ -11,22 +16,33 @@ pub trait Authorizer: Send + Sync + 'static {
 
 /// Tells the built-in identities apart: administrators may do everything, agents what a node does, everyone who proved who
 /// they are may find out what the API offers and what they are, and everyone may ask for health and version.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct BuiltInIdentities;
+pub struct BuiltInIdentities {
+    nodes: NodeAuthorizer,
+}
+
+impl BuiltInIdentities {
+    /// Over the store whose pods tell what their nodes may read.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { nodes: NodeAuthorizer::new(store) }
+    }
+}
 
 impl Authorizer for BuiltInIdentities {
     fn authorize(&self, user: &User, attributes: Attributes<'_>) -> Decision {
+        let proved = user.is_in(AUTHENTICATED);
         let allowed = user.is_in(MASTERS)
             || match attributes {
-                Attributes::NonResource { verb, path } => {
-                    is_public(verb, path) || (user.is_in(AUTHENTICATED) && is_discovery(verb, path))
-                }
-                Attributes::Resource { verb, path } => {
-                    (user.is_in(AUTHENTICATED) && asks_about_itself(verb, &path.group, &path.resource))
-                        || (user.is_in(NODES) && node_may(verb, &path.group, &path.resource, &path.subresource))
+                Attributes::NonResource { verb, path } => is_public(verb, path) || (proved && is_discovery(verb, path)),
+                Attributes::Resource { verb, path, .. } => {
+                    proved && asks_about_itself(verb, &path.group, &path.resource)
                 }
             };
-        if allowed { Decision::Allow } else { Decision::Deny(String::new()) }
+        match (attributes, user.node_name()) {
+            _ if allowed => Decision::Allow,
+            (Attributes::Resource { verb, path, fields }, Some(node)) => self.nodes.decide(node, verb, path, fields),
+            _ => Decision::Deny(String::new()),
+        }
     }
 }
 
@@ -50,39 +66,6 @@ fn asks_about_itself(verb: Verb, group: &str, resource: &str) -> bool {
         )
 }
 
-/// The rules of `system:node`; which objects of these a node may touch is narrowed at admission.
-fn node_may(verb: Verb, group: &str, resource: &str, subresource: &str) -> bool {
-    use Verb::{Create, Delete, Get, List, Patch, Update, Watch};
-    let read = matches!(verb, Get | List | Watch);
-    match (group, resource, subresource) {
-        ("", "nodes", "") => read || matches!(verb, Create | Update | Patch),
-        ("", "nodes" | "pods", "status") => matches!(verb, Get | Update | Patch),
-        ("", "pods", "") => read || matches!(verb, Create | Delete),
-        ("", "pods", "eviction") | ("", "serviceaccounts", "token") => verb == Create,
-        (
-            "",
-            "services"
-            | "configmaps"
-            | "secrets"
-            | "persistentvolumeclaims"
-            | "persistentvolumes"
-            | "namespaces"
-            | "endpoints"
-            | "serviceaccounts",
-            "",
-        ) => read,
-        ("discovery.k8s.io", "endpointslices", "") | ("node.k8s.io", "runtimeclasses", "") => read,
-        ("storage.k8s.io", "volumeattachments" | "csidrivers", "") => read,
-        ("storage.k8s.io", "csinodes", "") => read || matches!(verb, Create | Update | Patch | Delete),
-        ("", "events", "") | ("events.k8s.io", "events", "") => matches!(verb, Create | Update | Patch),
-        ("coordination.k8s.io", "leases", "") => matches!(verb, Get | Create | Update | Patch | Delete),
-        ("certificates.k8s.io", "certificatesigningrequests", "") => matches!(verb, Get | List | Watch | Create),
-        ("authentication.k8s.io", "tokenreviews", "")
-        | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => verb == Create,
-        _ => false,
-    }
-}
-
 /// The words of a refusal (`responsewriters.forbiddenMessage`).
 #[must_use]
 pub fn refusal(user: &User, attributes: Attributes<'_>) -> String {
@@ -90,7 +73,7 @@ pub fn refusal(user: &User, attributes: Attributes<'_>) -> String {
         Attributes::NonResource { verb, path } => {
             format!("User {:?} cannot {verb} path {path:?}", user.name)
         }
-        Attributes::Resource { verb, path } => {
+        Attributes::Resource { verb, path, .. } => {
             let mut resource = path.resource.clone();
             if !path.subresource.is_empty() {
                 resource = format!("{resource}/{}", path.subresource);
@@ -112,6 +95,9 @@ pub fn refusal(user: &User, attributes: Attributes<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use coracle_api::selector::FieldSelector;
+    use coracle_store::{Options, SqliteStore};
+
     use super::*;
     use crate::request::{Query, Target, verb};
 
@@ -122,7 +108,8 @@ mod tests {
         let account = User::service_account("default", "default", "1");
         let nobody = User::anonymous();
         let cases = [
-            ("GET /api/v1/secrets", [true, true, false, false]),
+            ("GET /api/v1/secrets", [true, false, false, false]),
+            ("GET /api/v1/services", [true, true, false, false]),
             ("DELETE /api/v1/nodes/n1", [true, false, false, false]),
             ("PATCH /api/v1/nodes/n1/status", [true, true, false, false]),
             ("POST /apis/apps/v1/namespaces/a/deployments", [true, false, false, false]),
@@ -134,6 +121,7 @@ mod tests {
             ("GET /readyz/etcd", [true; 4]),
             ("GET /version", [true; 4]),
         ];
+        let authorizer = BuiltInIdentities::new(Arc::new(SqliteStore::in_memory(Options::default()).unwrap()));
         for (request, expected) in cases {
             let (method, path) = request.split_once(' ').unwrap();
             let target = Target::parse(path).unwrap();
@@ -143,10 +131,11 @@ mod tests {
                 Target::Resource(path) => Attributes::Resource {
                     verb: verb(&method.parse().unwrap(), path, &Query::default()).unwrap(),
                     path,
+                    fields: &FieldSelector::default(),
                 },
             };
-            let actual = [&admin, &node, &account, &nobody]
-                .map(|u| BuiltInIdentities.authorize(u, attributes) == Decision::Allow);
+            let actual =
+                [&admin, &node, &account, &nobody].map(|u| authorizer.authorize(u, attributes) == Decision::Allow);
             assert_eq!(actual, expected, "{request}");
         }
     }

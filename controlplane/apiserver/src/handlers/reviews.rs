@@ -1,5 +1,6 @@
 //! The `*Review` kinds: questions about tokens and permissions that are answered when they are created and never kept.
 
+use coracle_api::selector::FieldSelector;
 use coracle_api::{ApiError, Resource};
 use http::{Response, StatusCode};
 use k8s_openapi::api::authentication::v1::{
@@ -9,6 +10,7 @@ use k8s_openapi::api::authorization::v1::{
     LocalSubjectAccessReview, NonResourceAttributes, ResourceAttributes, ResourceRule, SelfSubjectAccessReview,
     SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldSelectorRequirement;
 
 use crate::api::Call;
 use crate::auth::{AUTHENTICATED, Attributes, Decision, MASTERS, User};
@@ -128,6 +130,19 @@ fn verb_of(text: &str) -> Option<Verb> {
         .find(|v| v.as_str() == text)
 }
 
+/// The fields a review is about: what narrows nothing is left out, as Kubernetes does with what it does not know.
+fn selected_fields(asked: &ResourceAttributes) -> FieldSelector {
+    let Some(selector) = &asked.field_selector else { return FieldSelector::default() };
+    let exact = |requirement: &FieldSelectorRequirement| {
+        let values = requirement.values.as_deref().unwrap_or_default();
+        let [value] = values else { return None };
+        (requirement.operator == "In").then(|| format!("{}={value}", requirement.key))
+    };
+    let each = selector.requirements.iter().flatten().filter_map(exact);
+    let text: Vec<String> = selector.raw_selector.iter().cloned().chain(each).collect();
+    FieldSelector::parse(&text.join(",")).unwrap_or_default()
+}
+
 fn decide(
     call: &Call<'_>,
     user: &User,
@@ -148,7 +163,10 @@ fn decide(
                 watch_prefix: false,
             };
             match verb_of(asked.verb.as_deref().unwrap_or_default()) {
-                Some(verb) => call.api.authorizer.authorize(user, Attributes::Resource { verb, path: &path }),
+                Some(verb) => {
+                    let fields = selected_fields(asked);
+                    call.api.authorizer.authorize(user, Attributes::Resource { verb, path: &path, fields: &fields })
+                }
                 // `*`, `use`, `bind` and their like: only who may do everything may do them.
                 None if user.is_in(MASTERS) => Decision::Allow,
                 None => Decision::Deny(String::new()),

@@ -8,6 +8,7 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::admission::node_restriction::admit_token;
 use crate::api::Call;
 use crate::auth::token::{BoundTo, Claims, Named};
 use crate::body::Body;
@@ -28,6 +29,7 @@ pub(crate) async fn create(call: &Call<'_>, body: &[u8]) -> Result<Response<Body
     let mut request: TokenRequest = serde_json::from_slice(body).map_err(|e| {
         ApiError::bad_request(format!("TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {e}"))
     })?;
+    admit_token(call, request.spec.as_ref())?;
     let stored = current(call)?;
     let account = stored.typed::<ServiceAccount>().ok_or_else(ApiError::no_such_path)?;
     let uid = account.metadata.uid.clone().unwrap_or_default();

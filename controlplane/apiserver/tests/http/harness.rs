@@ -58,7 +58,7 @@ impl Server {
         let parts = Parts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             authenticator: Authenticator::new(signer, Vec::new()),
-            authorizer: Arc::new(BuiltInIdentities),
+            authorizer: Arc::new(BuiltInIdentities::new(Arc::clone(&store) as Arc<dyn Store>)),
             admission: Chain::new(admission),
         };
         let seconds = Arc::new(AtomicI64::new(BEGIN));
