@@ -179,7 +179,7 @@ impl<R: Rng> Scheduler<R> {
             Change::PreemptionFailed(uid) => {
                 if let Some(pod) = self.queue.get(&uid).cloned() {
                     self.renominate(&pod, None, now);
-                    self.queue.wake(&uid, now);
+                    self.queue.preemption_failed(&uid, now);
                 }
             }
         }

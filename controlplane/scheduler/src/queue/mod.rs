@@ -179,6 +179,15 @@ impl Queue {
         self.put(uid, place);
     }
 
+    /// The room that was to be made for a pod was not. It is tried again after a back-off that nothing cuts short: whatever
+    /// refused it would refuse it again.
+    pub fn preemption_failed(&mut self, uid: &Uid, now: Timestamp) {
+        if let Some(failures) = self.pods.get(uid).map(|queued| queued.failures) {
+            self.lift(uid);
+            self.put(uid, Place::ErrorBackoff(later(now, backoff(failures))));
+        }
+    }
+
     /// Wakes the pods that an event may have helped.
     pub fn on_event(&mut self, snapshot: &Snapshot, event: &ClusterEvent<'_>, now: Timestamp) {
         let kinds = event.kinds();

@@ -124,7 +124,12 @@ fn a_victim_that_cannot_be_evicted() {
     put(&mut s, cpu("high", "4", json!({"spec": {"priority": 9}})), 0);
     assert_eq!(next(&mut s, 0), "preempt high n [low] []");
     s.handle(Change::PreemptionFailed("high".into()), at(5));
-    assert_eq!(next(&mut s, 5), "preempt high n [low] []", "it tries again");
+    assert_eq!(next(&mut s, 5), "-", "not as fast as it is refused");
+    assert_eq!(s.next_timer(at(5)), Some(at(6)));
+    assert_eq!(next(&mut s, 6), "preempt high n [low] []", "it tries again");
+    s.handle(Change::PreemptionFailed("high".into()), at(6));
+    assert_eq!(next(&mut s, 7), "-", "and each time later");
+    assert_eq!(next(&mut s, 8), "preempt high n [low] []");
 }
 
 #[test]
