@@ -27,6 +27,8 @@ const FINALIZER: &str = "kubernetes";
 const BATCH: usize = 500;
 /// The most objects looked at in one run, so that the counts of the conditions stay bounded too.
 const MOST_COUNTED: usize = 10_000;
+/// How long to wait for what is just being made visible.
+const CATCH_UP: std::time::Duration = std::time::Duration::from_millis(10);
 /// How long to wait before looking again while something holds content back.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -55,6 +57,11 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
         let mut changed = namespace.as_ref().clone();
         changed.status.get_or_insert_default().phase = Some("Terminating".into());
         plan.push(Action::UpdateStatus(changed.into()));
+        return plan;
+    }
+    // Nothing is made in a namespace that is going, so what it holds is all there is once everything before can be seen.
+    if !context.cache.reached(namespace.metadata.resource_version.as_deref().unwrap_or_default()) {
+        plan.requeue(CATCH_UP);
         return plan;
     }
     let content = context.cache.contents(&key.name, MOST_COUNTED);
@@ -231,6 +238,11 @@ mod tests {
         );
 
         model.remove(Kind::ConfigMap, "ns", "held");
+        model.remove(Kind::ConfigMap, "ns", "a");
+        model.behind = true;
+        let plan = model.run(&CONTROLLER, "", "ns");
+        assert_eq!((plan.writes(), plan.requeue_after), (false, Some(CATCH_UP)), "more may be there than can be seen");
+        model.behind = false;
         let plan = model.run(&CONTROLLER, "", "ns");
         assert!(matches!(plan.steps[0].action, Action::Finalize(_)));
         assert_eq!(model.all::<ConfigMap>().len(), 1);

@@ -42,6 +42,13 @@ pub enum Op {
         /// The revision the caller has seen.
         expected: Revision,
     },
+    /// The key must be at `expected`, and stays as it is: what else the transaction does depends on it. It takes no revision.
+    Check {
+        /// The key.
+        key: Key,
+        /// The revision the caller has seen.
+        expected: Revision,
+    },
 }
 
 impl Op {
@@ -49,7 +56,10 @@ impl Op {
     #[must_use]
     pub fn key(&self) -> &Key {
         match self {
-            Self::Create { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
+            Self::Create { key, .. }
+            | Self::Update { key, .. }
+            | Self::Delete { key, .. }
+            | Self::Check { key, .. } => key,
         }
     }
 }
@@ -113,7 +123,7 @@ pub enum WatchFrom {
 
 /// A store of versioned objects: one order of all changes, compare-and-swap writes, lists and watches.
 pub trait Store: Send + Sync + 'static {
-    /// Carries out all `ops` as one transaction, or none. Each gets its own revision, in the order given; the
+    /// Carries out all `ops` as one transaction, or none. Each change gets its own revision, in the order given; the
     /// answer holds the new state of each (for a delete, the last state with the revision of the deletion).
     ///
     /// The write may still happen when the future is dropped before its answer.

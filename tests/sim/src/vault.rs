@@ -69,11 +69,15 @@ impl Vault {
         let before: Vec<Option<Arc<Entry>>> = ops.iter().map(|op| self.disk.get(op.key())).collect();
         let sort: Vec<(bool, bool)> =
             ops.iter().map(|op| (matches!(op, Op::Delete { .. }), matches!(op, Op::Update { .. }))).collect();
+        let checks: Vec<bool> = ops.iter().map(|op| matches!(op, Op::Check { .. })).collect();
         // Only updates can be volatile.
-        let all_updates = sort.iter().all(|(_, update)| *update);
+        let all_updates = sort.iter().zip(&checks).all(|((_, update), check)| *update || *check);
         let kept = if all_updates { durability } else { Durability::Durable };
         let entries = self.disk.commit_sync(ops, durability)?;
-        for ((entry, old), (deletion, _)) in entries.iter().zip(before).zip(sort) {
+        for (((entry, old), (deletion, _)), checked) in entries.iter().zip(before).zip(sort).zip(checks) {
+            if checked {
+                continue;
+            }
             self.books.note(&self.disk, entry, old.as_ref(), deletion, kept);
         }
         Ok(entries)

@@ -1,7 +1,9 @@
-//! `NamespaceLifecycle`: nothing new in a namespace that is missing or going, and the first namespaces stay.
+//! `NamespaceLifecycle`: nothing new in a namespace that is missing or going, and the first namespaces stay. That the namespace
+//! is as it was judged is part of the transaction: nothing can be left behind in one that went meanwhile.
 
 use coracle_api::ApiError;
 use coracle_api::status::ResourceName;
+use coracle_store::Op;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 
@@ -29,9 +31,12 @@ impl Plugin for NamespaceLifecycle {
         let namespaces = review.api.registry.of::<Namespace>();
         let name = review.namespace;
         let missing = || ApiError::not_found(ResourceName { group: "", plural: "namespaces" }, name);
-        let entry = review.api.store.get(&namespaces.key("", name)).ok_or_else(missing)?;
+        let key = namespaces.key("", name);
+        let entry = review.api.store.get(&key).ok_or_else(missing)?;
+        let expected = entry.revision;
         let stored = Stored::of(namespaces.kind, entry)?;
         if stored.object().meta().deletion_timestamp.is_none() {
+            review.effects.push(Op::Check { key, expected });
             return Ok(());
         }
         let why = format!("unable to create new content in namespace {name} because it is being terminated");

@@ -44,9 +44,14 @@ pub(crate) struct Answer {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Vec::new()).await
+    }
+
+    /// A server with more rules of admission, the last of all.
+    pub(crate) async fn start_with(more: Vec<Box<dyn coracle_apiserver::admission::Plugin>>) -> Self {
         let store = Arc::new(SqliteStore::in_memory(Options::default()).expect("a store in memory"));
         let signer = Signer::new(&Signer::generate_key().expect("a key"), "https://test").expect("a signer");
-        let admission: Vec<Box<dyn coracle_apiserver::admission::Plugin>> = vec![
+        let mut admission: Vec<Box<dyn coracle_apiserver::admission::Plugin>> = vec![
             Box::new(NamespaceLifecycle),
             Box::new(LimitRanger),
             Box::new(NodeRestriction),
@@ -55,6 +60,7 @@ impl Server {
             Box::new(Priority),
             Box::new(ResourceQuotas),
         ];
+        admission.extend(more);
         let parts = Parts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             authenticator: Authenticator::new(signer, Vec::new()),

@@ -5,6 +5,7 @@ mod forms;
 mod harness;
 mod lists;
 mod managed;
+mod namespaces;
 mod nodes;
 mod quotas;
 mod reviews;

@@ -18,7 +18,8 @@ pub(super) struct Transaction {
 impl Transaction {
     /// Creates and deletes must survive: only an update has an older state to fall back to.
     pub(super) fn is_durable(&self) -> bool {
-        self.durability == Durability::Durable || self.ops.iter().any(|op| !matches!(op, Op::Update { .. }))
+        self.durability == Durability::Durable
+            || self.ops.iter().any(|op| matches!(op, Op::Create { .. } | Op::Delete { .. }))
     }
 
     /// Its bytes in memory, to bound a queue.
@@ -27,7 +28,7 @@ impl Transaction {
             .iter()
             .map(|op| match op {
                 Op::Create { value, .. } | Op::Update { value, .. } => value.max_len(),
-                Op::Delete { .. } => 0,
+                Op::Delete { .. } | Op::Check { .. } => 0,
             })
             .sum()
     }
@@ -76,6 +77,12 @@ pub(super) fn plan<'a>(
     Plan { outcomes, changes: planner.changes, next: planner.next }
 }
 
+/// What an operation comes to.
+enum Step {
+    Change(WatchEvent),
+    Unchanged(Arc<Entry>),
+}
+
 struct Planner<'a> {
     mirror: &'a Mirror,
     /// Keys changed by this batch; `None` is gone.
@@ -92,10 +99,11 @@ impl Planner<'_> {
         let mut entries = Vec::with_capacity(transaction.ops.len());
         for op in &transaction.ops {
             match self.op(op) {
-                Ok(event) => {
+                Ok(Step::Change(event)) => {
                     entries.push(Arc::clone(event.entry()));
                     self.changes.push(Change { event, on_disk });
                 }
+                Ok(Step::Unchanged(entry)) => entries.push(entry),
                 Err(error) => {
                     self.undo(begin);
                     return Err(error);
@@ -113,7 +121,7 @@ impl Planner<'_> {
         self.next = next;
     }
 
-    fn op(&mut self, op: &Op) -> Result<WatchEvent, StoreError> {
+    fn op(&mut self, op: &Op) -> Result<Step, StoreError> {
         let current = match self.pending.get(op.key()) {
             Some(pending) => pending.clone(),
             None => self.mirror.get(op.key()),
@@ -129,6 +137,7 @@ impl Planner<'_> {
                 let previous = matching(key, *expected, current)?;
                 WatchEvent::Deleted { entry: previous.buried(self.next), previous }
             }
+            Op::Check { key, expected } => return matching(key, *expected, current).map(Step::Unchanged),
         };
         self.next = self.next.next();
         let state = match &event {
@@ -136,7 +145,7 @@ impl Planner<'_> {
             WatchEvent::Deleted { .. } => None,
         };
         self.pending.insert(event.entry().key.clone(), state);
-        Ok(event)
+        Ok(Step::Change(event))
     }
 
     fn create(&self, key: &Key, value: &Value, current: Option<Arc<Entry>>) -> Result<WatchEvent, StoreError> {

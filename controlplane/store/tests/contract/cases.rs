@@ -124,6 +124,27 @@ pub(crate) async fn each_op_meets_what_it_must(store: Shared) {
     check(commit(&store, vec![delete(&key("b"), a.revision)]).await, "missing b");
 }
 
+pub(crate) async fn a_check_ties_a_transaction_to_what_it_saw(store: Shared) {
+    let check = |key: &Key, expected| Op::Check { key: key.clone(), expected };
+    let a = one(&store, create(&key("a"), "1")).await;
+    let mut watch = store.watch(&pods(), WatchFrom::Now).unwrap();
+    let done = commit(&store, vec![check(&key("a"), a.revision), create(&key("b"), "1")]).await.unwrap();
+    assert_eq!((done[0].revision, &done[0].bytes), (a.revision, &a.bytes));
+    assert_eq!(done[1].revision, a.revision.next(), "it takes no revision");
+    let changed = one(&store, update(&key("a"), a.revision, "2")).await;
+    let late = commit(&store, vec![create(&key("c"), "1"), check(&key("a"), a.revision)]).await;
+    assert!(matches!(&late, Err(StoreError::Conflict { current }) if current.revision == changed.revision), "{late:?}");
+    one(&store, delete(&key("a"), changed.revision)).await;
+    let late = commit(&store, vec![create(&key("c"), "1"), check(&key("a"), changed.revision)]).await;
+    assert!(matches!(&late, Err(StoreError::NotFound { key: missing }) if *missing == key("a")), "{late:?}");
+    // Within one transaction it sees what came before.
+    let d = vec![create(&key("d"), "1"), check(&key("d"), store.revision().next())];
+    commit(&store, d).await.unwrap();
+    assert!(store.get(&key("c")).is_none());
+    let seen = read(&mut watch, 4).await;
+    assert_eq!(seen.iter().map(|told| &told[..2]).collect::<Vec<_>>(), ["+b", "~a", "-a", "+d"]);
+}
+
 pub(crate) async fn texts_carry_their_revision(store: Shared) {
     let value = || Value::stamped("{\"v\":\"", "\"}");
     for round in 0..12 {

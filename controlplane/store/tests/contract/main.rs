@@ -39,7 +39,7 @@ macro_rules! suite {
                 a_watch_can_be_narrowed list_and_watch_is_one_step compaction_forgets_only_the_past
                 deletions_carry_the_last_state volatile_writes_look_like_any_other limits_are_kept
                 wait_for_returns_when_it_is_there the_future_is_refused closing_ends_everything
-                collections_do_not_mix concurrent_writers_and_watchers_agree progress_is_told_when_all_is_read);
+                collections_do_not_mix a_check_ties_a_transaction_to_what_it_saw concurrent_writers_and_watchers_agree progress_is_told_when_all_is_read);
 
             #[test]
             fn any_history_matches_the_model() {
