@@ -2,6 +2,7 @@
 //! once. It never writes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_api::selector::Selector;
 use jiff::Timestamp;
@@ -30,15 +31,17 @@ pub trait Cache {
     fn pods_on(&self, node: &str) -> Vec<Arc<Pod>>;
     /// The pods that have ended, if they are more than so many.
     fn ended_pods(&self, more_than: usize) -> Option<Vec<Arc<Pod>>>;
-    /// When this cache last saw a Lease change, or a Node appear, vanish or report another heartbeat, by its own clock; its
-    /// own start where it never did.
-    fn changed_at(&self, kind: Kind, key: &Key) -> Timestamp;
+    /// How long ago this cache last saw a Lease change, or a Node appear, vanish or report another heartbeat; since its own
+    /// start where it never did. By a clock that is never set, so that a jump of the time of day ages nothing.
+    fn unchanged_for(&self, kind: Kind, key: &Key) -> Duration;
     /// Looks an owner up where writes land first, of any kind the server knows, so that "absent" is certain.
     fn look_up(&self, namespace: &str, owner: &OwnerReference) -> Lookup;
     /// The object with this uid, if it has owners, or finalizers that the garbage collector serves.
     fn identity(&self, uid: &str) -> Option<Arc<Identity>>;
     /// The objects of all kinds that name `uid` in an owner reference.
     fn dependents(&self, uid: &str) -> Vec<Arc<Identity>>;
+    /// Whether all that was written up to a version can be seen in every kind, and not only where it was read from.
+    fn reached(&self, resource_version: &str) -> bool;
     /// At most `limit` objects of all kinds in a namespace, read where writes land first.
     fn contents(&self, namespace: &str, limit: usize) -> Vec<Arc<Identity>>;
 }

@@ -14,6 +14,7 @@ mod endpoint_slice;
 mod endpoints;
 mod event_ttl;
 mod garbage;
+mod ip_addresses;
 mod meta;
 mod namespace;
 mod node_ipam;

@@ -5,6 +5,7 @@ pub(crate) mod pods;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_api::selector::Selector;
 use jiff::Timestamp;
@@ -50,6 +51,10 @@ pub(crate) struct Model {
     pub(crate) failure: Option<Failure>,
     pub(crate) notes: Vec<Note>,
     pub(crate) changed: BTreeMap<(Kind, String), Timestamp>,
+    /// How far the time of day was set ahead.
+    pub(crate) jumped: Duration,
+    /// Not all that was written can be seen.
+    pub(crate) behind: bool,
     rng: StdRng,
     revision: u64,
 }
@@ -63,6 +68,8 @@ impl Model {
             failure: None,
             notes: Vec::new(),
             changed: BTreeMap::new(),
+            jumped: Duration::ZERO,
+            behind: false,
             rng: StdRng::seed_from_u64(7),
             revision: 1000,
         }
@@ -86,6 +93,12 @@ impl Model {
 
     pub(crate) fn remove(&mut self, kind: Kind, namespace: &str, name: &str) {
         self.objects.remove(&(kind, namespace.to_owned(), name.to_owned()));
+    }
+
+    /// Somebody sets the clock ahead.
+    pub(crate) fn jump(&mut self, seconds: u32) {
+        self.advance(seconds.into());
+        self.jumped += Duration::from_secs(seconds.into());
     }
 
     pub(crate) fn advance(&mut self, seconds: i64) {
@@ -332,8 +345,14 @@ impl Cache for Model {
         (ended.len() > more_than).then_some(ended)
     }
 
-    fn changed_at(&self, kind: Kind, key: &Key) -> Timestamp {
-        self.changed.get(&(kind, key.name.to_string())).copied().unwrap_or_else(|| START.parse().unwrap())
+    fn unchanged_for(&self, kind: Kind, key: &Key) -> Duration {
+        let changed = self.changed.get(&(kind, key.name.to_string())).copied();
+        let changed = changed.unwrap_or_else(|| START.parse().unwrap());
+        Duration::try_from(self.now.duration_since(changed)).unwrap_or_default().saturating_sub(self.jumped)
+    }
+
+    fn reached(&self, _: &str) -> bool {
+        !self.behind
     }
 
     fn look_up(&self, namespace: &str, owner: &OwnerReference) -> Lookup {

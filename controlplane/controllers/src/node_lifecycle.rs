@@ -70,9 +70,9 @@ fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {
 fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     let mut plan = Plan::none();
     let Some(node) = context.cache.one::<Node>("", &key.name) else { return plan };
-    let deadline = deadline(&node, context);
-    if deadline > context.now {
-        plan.requeue_at(context.now, deadline);
+    let patience = patience(&node, context);
+    if !patience.is_zero() {
+        plan.requeue(patience);
     } else if let Some(step) = mark_unknown(&node, context.now) {
         plan.steps.push(step);
         return plan;
@@ -92,16 +92,16 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
     plan
 }
 
-/// Until when the node counts as alive.
-fn deadline(node: &Node, context: &Context<'_>) -> Timestamp {
-    let lease = context.cache.changed_at(Kind::Lease, &Key::new(LEASES, node.name()));
-    let heartbeat = context.cache.changed_at(Kind::Node, &Key::new("", node.name()));
+/// How much longer the node counts as alive.
+fn patience(node: &Node, context: &Context<'_>) -> Duration {
+    let lease = context.cache.unchanged_for(Kind::Lease, &Key::new(LEASES, node.name()));
+    let heartbeat = context.cache.unchanged_for(Kind::Node, &Key::new("", node.name()));
     let grace: Duration = if condition(node, "Ready").is_some() {
         context.config.node_monitor_grace_period
     } else {
         context.config.node_startup_grace_period
     };
-    lease.max(heartbeat).checked_add(grace).unwrap_or(Timestamp::MAX)
+    grace.saturating_sub(lease.min(heartbeat))
 }
 
 /// Sets every condition of a silent node to Unknown, unless that was done.
@@ -275,6 +275,18 @@ mod tests {
         // A heartbeat counts from when it is seen.
         model.changed.insert((Kind::Node, "b".into()), model.now);
         assert_eq!(model.run(&CONTROLLER, "", "b").requeue_after, Some(Duration::from_secs(40)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_no_node_silent() {
+        let mut model = Model::new().with(node("a", Some("True"))).with(node("b", Some("True")));
+        model.advance(10);
+        model.jump(3600);
+        let plan = model.run(&CONTROLLER, "", "a");
+        assert_eq!((plan.writes(), plan.requeue_after), (false, Some(Duration::from_secs(30))));
+        model.advance(30);
+        model.settle(&CONTROLLER, "", "a");
+        assert_eq!(condition(&model.one::<Node>("", "a"), "Ready").unwrap().status, "Unknown");
     }
 
     #[test]

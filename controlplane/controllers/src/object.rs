@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{
     Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::IPAddress;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -181,6 +182,7 @@ kinds! {
     Lease Namespaced;
     Namespace Cluster;
     Node Cluster;
+    IPAddress Cluster;
 }
 
 #[cfg(test)]

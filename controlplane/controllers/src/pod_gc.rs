@@ -88,7 +88,8 @@ fn reconcile(context: &mut Context<'_>, key: &Key) -> Plan {
 }
 
 fn orphaned(pod: &Arc<Pod>, context: &Context<'_>, plan: &mut Plan) {
-    let gone_since = context.cache.changed_at(Kind::Node, &Key::new("", node_name(pod)));
+    let gone_for = context.cache.unchanged_for(Kind::Node, &Key::new("", node_name(pod)));
+    let gone_since = context.now.checked_sub(gone_for).unwrap_or(Timestamp::MIN);
     // A pod can be bound to a node that is about to register: the wait begins with whatever came last.
     let bound = condition(pod, "PodScheduled").and_then(|scheduled| scheduled.last_transition_time.as_ref());
     let known = [bound, pod.metadata.creation_timestamp.as_ref()].into_iter().flatten().map(|time| time.0);

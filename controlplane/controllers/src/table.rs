@@ -97,6 +97,7 @@ pub const CONTROLLERS: &[Controller] = &[
     crate::event_ttl::CONTROLLER,
     crate::disruption::CONTROLLER,
     crate::resource_quota::CONTROLLER,
+    crate::ip_addresses::CONTROLLER,
 ];
 
 impl Key {

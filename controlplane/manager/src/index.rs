@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use coracle_api::selector::{Requirement, Selector};
 use coracle_controllers::{Identity, Kind, Object, Resource};
@@ -23,7 +24,7 @@ const LABELLED: [Kind; 3] = [Kind::Pod, Kind::ReplicaSet, Kind::EndpointSlice];
 /// Times of change that are kept before old ones are dropped, and how long they count. A living node's Lease changes far
 /// more often; an older time means no more than that the object has been silent, or gone, for long.
 const MOST_TIMES: usize = 20_000;
-const TIMES_COUNT: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+const TIMES_COUNT: Duration = Duration::from_secs(3600);
 /// Finalizers that the garbage collector serves.
 const COLLECTED: [&str; 2] = ["foregroundDeletion", "orphan"];
 
@@ -79,13 +80,13 @@ pub(crate) struct Index {
     ended: BTreeSet<Name>,
     /// Objects of the labelled kinds that no object manages, by namespace.
     unmanaged: HashMap<(Kind, Arc<str>), BTreeSet<Name>>,
-    changed: HashMap<(Kind, Name), Timestamp>,
-    started: Timestamp,
+    changed: HashMap<(Kind, Name), Instant>,
+    started: Instant,
 }
 
 impl Index {
     /// Empty indexes; times of change that are not known count from `started`.
-    pub(crate) fn new(started: Timestamp) -> Self {
+    pub(crate) fn new(started: Instant) -> Self {
         Self {
             owned: HashMap::new(),
             identities: HashMap::new(),
@@ -168,7 +169,7 @@ impl Index {
     }
 
     /// Notes when a Lease changed, and when a Node appeared, vanished or gave a sign of life.
-    pub(crate) fn touch(&mut self, name: &Name, old: Option<&Object>, new: Option<&Object>, now: Timestamp) {
+    pub(crate) fn touch(&mut self, name: &Name, old: Option<&Object>, new: Option<&Object>, now: Instant) {
         let timed = match (old, new) {
             // Others write to Nodes too: that a label changed does not mean that the node lives.
             (Some(Object::Node(old)), Some(Object::Node(new))) => {
@@ -254,7 +255,7 @@ impl Index {
     }
 
     /// When [`Index::touch`] last noted something.
-    pub(crate) fn changed_at(&self, kind: Kind, name: &str) -> Timestamp {
+    pub(crate) fn changed_at(&self, kind: Kind, name: &str) -> Instant {
         self.changed.get(&(kind, name.into())).copied().unwrap_or(self.started)
     }
 }
@@ -345,7 +346,7 @@ mod tests {
 
     #[test]
     fn every_index_follows_a_pod_through_its_life() {
-        let mut index = Index::new(Timestamp::UNIX_EPOCH);
+        let mut index = Index::new(Instant::now());
         let name: Name = "ns/p".into();
         let selector = |text: &str| Selector::parse(text).unwrap();
         let states = [
@@ -373,7 +374,7 @@ mod tests {
 
     #[test]
     fn pods_that_nobody_manages_are_found_among_many() {
-        let mut index = Index::new(Timestamp::UNIX_EPOCH);
+        let mut index = Index::new(Instant::now());
         let managed = |labels, managed| {
             let mut object = pod(labels, None, Some("set"));
             object.meta_mut().owner_references.as_mut().unwrap()[0].controller = Some(managed);
@@ -401,7 +402,7 @@ mod tests {
 
     #[test]
     fn selectors_without_an_exact_pair_are_not_narrowed_down() {
-        let index = Index::new(Timestamp::UNIX_EPOCH);
+        let index = Index::new(Instant::now());
         assert_eq!(index.candidates(Kind::Pod, "ns", &Selector::parse("app").unwrap()), None);
         assert_eq!(index.candidates(Kind::Deployment, "ns", &Selector::parse("app=a").unwrap()), None);
     }

@@ -125,7 +125,7 @@ impl Runner {
             catalog,
             interests,
             everything,
-            index: Index::new(clock.now()),
+            index: Index::new(clock::instant()),
             queue: Queue::new(),
             failures: HashMap::new(),
             position: Revision::ZERO,
@@ -160,7 +160,7 @@ impl Runner {
     async fn observe(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
         let store = Arc::clone(&self.store);
         let (mut observer, listings) = Observer::open(store.as_ref(), &self.catalog)?;
-        self.index = Index::new(self.clock.now());
+        self.index = Index::new(clock::instant());
         self.take_lists(listings).await;
         for (number, controller) in CONTROLLERS.iter().enumerate() {
             (controller.initial_keys)().into_iter().for_each(|key| self.enqueue((number, key)));
@@ -226,7 +226,7 @@ impl Runner {
         let kind = self.catalog.rows[row].kind.filter(|_| self.is_interesting(row, event.entry().key.object_name()));
         if let Some(kind) = kind {
             let (old, new) = (old.and_then(|entry| decode(kind, entry)), new.and_then(|entry| decode(kind, entry)));
-            self.index.touch(&name, old.as_ref(), new.as_ref(), self.clock.now());
+            self.index.touch(&name, old.as_ref(), new.as_ref(), clock::instant());
             self.index.apply_object(&name, old.as_ref(), new.as_ref());
             let (old_meta, new_meta) = (old.as_ref().map(Object::meta), new.as_ref().map(Object::meta));
             if self.take_ties(row, &name, old_meta.map(Ties::from), new_meta.map(Ties::from)) {

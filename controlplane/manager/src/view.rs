@@ -1,15 +1,16 @@
 //! The controllers' view of the cluster: objects from the store's mirror, found by the indexes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_api::selector::Selector;
 use coracle_controllers::{Cache, Identity, Key, Kind, Lookup, Object, Scope, Typed};
-use coracle_store::{ListRange, Store};
-use jiff::Timestamp;
+use coracle_store::{ListRange, Revision, Store};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::catalog::{Catalog, Row, decode, event_times, identity};
+use crate::clock::instant;
 use crate::index::{Index, Name, RowNumber};
 
 /// Objects looked at in one go where the first few mostly tell.
@@ -116,8 +117,8 @@ impl Cache for View<'_> {
         (ended.len() > more_than).then(|| self.pods(ended.iter())).filter(|pods| pods.len() > more_than)
     }
 
-    fn changed_at(&self, kind: Kind, key: &Key) -> Timestamp {
-        self.index.changed_at(kind, &key.to_string())
+    fn unchanged_for(&self, kind: Kind, key: &Key) -> Duration {
+        instant().saturating_duration_since(self.index.changed_at(kind, &key.to_string()))
     }
 
     fn look_up(&self, namespace: &str, owner: &OwnerReference) -> Lookup {
@@ -142,6 +143,10 @@ impl Cache for View<'_> {
     fn dependents(&self, uid: &str) -> Vec<Arc<Identity>> {
         let found = self.index.owned(uid).filter_map(|(row, name)| self.identity_in(*row, name));
         found.filter(|identity| identity.owners.iter().any(|owner| owner.uid == uid)).collect()
+    }
+
+    fn reached(&self, resource_version: &str) -> bool {
+        resource_version.parse().is_ok_and(|version: u64| self.store.revision() >= Revision(version))
     }
 
     fn contents(&self, namespace: &str, limit: usize) -> Vec<Arc<Identity>> {
