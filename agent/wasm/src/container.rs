@@ -170,8 +170,8 @@ impl Run {
         })?;
         let log = Arc::new(log);
         let config = GuestConfig {
-            args: spec::args(&self.spec),
-            env: spec::env(&self.spec, &self.hostname),
+            args: spec::args(&self.spec).into(),
+            env: spec::env(&self.spec, &self.hostname).into(),
             working_dir: self.spec.working_dir.clone(),
             directories: Directories::open(&mounts.directories).map_err(NotStarted::create)?,
             log: log.clone(),

@@ -150,6 +150,8 @@ pub struct Info {
     /// Something acts on its objects. Whoever makes one of another kind is told: a policy that is believed in and does
     /// nothing is worse than one that is refused.
     pub is_acted_on: bool,
+    /// Its objects are read in decoded form by those who follow them, so that the form made by a write is kept for them.
+    pub is_followed: bool,
     /// A deletion that names no propagation policy orphans what the object owns, as old clients expect of a few kinds.
     pub orphans_by_default: bool,
     /// A deletion is answered with the object as it last was, not with a `Status`.
@@ -176,6 +178,7 @@ impl Info {
             needs_version: false,
             has_delete_collection: true,
             is_acted_on: true,
+            is_followed: true,
             orphans_by_default: false,
             returns_deleted: false,
         }

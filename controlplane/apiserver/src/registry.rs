@@ -239,7 +239,7 @@ pub(crate) fn to_store(
         let json = to_stored(&json).map_err(|e| ApiError::bad_request(e.to_string()))?;
         return Ok(stamped(json, managed));
     }
-    let is_shared = json.len() <= MAX_SHARED_BYTES;
+    let is_shared = kind.info.is_followed && json.len() <= MAX_SHARED_BYTES;
     let value = stamped(json, managed);
     if !is_shared {
         return Ok(value);

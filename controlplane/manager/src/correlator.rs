@@ -50,7 +50,15 @@ struct Group {
     reason: String,
     messages: Vec<String>,
     last: Timestamp,
-    known: VecDeque<Event>,
+    known: VecDeque<Known>,
+}
+
+/// An Event that was told, without what its next note says again: a thousand pods that start have thousands of them.
+struct Known {
+    name: Box<str>,
+    message: Box<str>,
+    first: Timestamp,
+    count: i32,
 }
 
 /// What is remembered of Events.
@@ -93,7 +101,7 @@ impl Correlator {
         let order = &mut self.order;
         self.sources.entry(key.into()).or_insert_with_key(|key| {
             order.push_back(Arc::clone(key));
-            Source { tokens: BURST, earned: now, groups: VecDeque::new() }
+            Source { tokens: BURST, earned: now, groups: VecDeque::with_capacity(1) }
         })
     }
 }
@@ -111,25 +119,23 @@ impl Source {
             return None;
         }
         let is_combined = message.starts_with(COMBINED);
-        let tells = |event: &&mut Event| match event.message.as_deref() {
-            // One Event stands for all that are combined, whatever it said last.
-            Some(told) if is_combined => told.starts_with(COMBINED),
-            told => told == Some(message.as_str()),
-        };
-        if let Some(event) = group.known.iter_mut().find(tells) {
-            event.message = Some(message.clone());
-            let count = event.count.unwrap_or(1) + 1;
-            event.count = Some(count);
-            event.last_timestamp = Some(Time(now));
-            let patch = json!({ "count": count, "lastTimestamp": Time(now), "message": message });
-            return Some(EventWrite::Count(patch, Box::new(event.clone())));
+        // One Event stands for all that are combined, whatever it said last.
+        let tells = |told: &str| if is_combined { told.starts_with(COMBINED) } else { told == message };
+        if let Some(known) = group.known.iter_mut().find(|known| tells(&known.message)) {
+            known.message = message.as_str().into();
+            known.count += 1;
+            let patch = json!({ "count": known.count, "lastTimestamp": Time(now), "message": message });
+            let words = Words { type_: note.type_, reason: note.reason, message };
+            return Some(EventWrite::Count(patch, Box::new(event(component, note.regarding, words, known, now))));
         }
+        let name = format!("{}.{:x}", note.regarding.name.as_deref().unwrap_or_default(), now.as_nanosecond());
+        let known = Known { name: name.into(), message: message.as_str().into(), first: now, count: 1 };
         let words = Words { type_: note.type_, reason: note.reason, message };
-        let event = new_event(component, note.regarding, words, now);
+        let event = event(component, note.regarding, words, &known, now);
         if group.known.len() == MOST_COUNTED {
             group.known.pop_front();
         }
-        group.known.push_back(event.clone());
+        group.known.push_back(known);
         Some(EventWrite::Create(Box::new(event)))
     }
 
@@ -139,7 +145,7 @@ impl Source {
             if self.groups.len() == MOST_REASONS {
                 self.groups.pop_front();
             }
-            let (reason, messages, known) = (reason.to_owned(), Vec::new(), VecDeque::new());
+            let (reason, messages, known) = (reason.to_owned(), Vec::new(), VecDeque::with_capacity(1));
             self.groups.push_back(Group { type_, reason, messages, last: now, known });
             self.groups.len() - 1
         });
@@ -182,12 +188,16 @@ struct Words {
     message: String,
 }
 
-fn new_event(component: &str, regarding: ObjectReference, words: Words, now: Timestamp) -> Event {
+/// The Event as it is to be in the API: `known`, told again now.
+fn event(component: &str, regarding: ObjectReference, words: Words, known: &Known, now: Timestamp) -> Event {
     let namespace =
         regarding.namespace.clone().filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".into());
-    let name = format!("{}.{:x}", regarding.name.clone().unwrap_or_default(), now.as_nanosecond());
     Event {
-        metadata: ObjectMeta { name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(known.name.to_string()),
+            namespace: Some(namespace),
+            ..ObjectMeta::default()
+        },
         involved_object: regarding,
         type_: Some(match words.type_ {
             NoteType::Normal => "Normal".into(),
@@ -195,8 +205,8 @@ fn new_event(component: &str, regarding: ObjectReference, words: Words, now: Tim
         }),
         reason: Some(words.reason),
         message: Some(words.message),
-        count: Some(1),
-        first_timestamp: Some(Time(now)),
+        count: Some(known.count),
+        first_timestamp: Some(Time(known.first)),
         last_timestamp: Some(Time(now)),
         source: Some(EventSource { component: Some(component.to_owned()), host: None }),
         reporting_component: Some(component.to_owned()),

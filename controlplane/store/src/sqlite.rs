@@ -54,7 +54,7 @@ impl Default for Options {
             min_superseded: 1_000,
             flush_interval: Duration::from_secs(60),
             history_events: 16_384,
-            history_bytes: 8 << 20,
+            history_bytes: 4 << 20,
         }
     }
 }

@@ -114,7 +114,7 @@ mod tests {
             ] {
                 let config = GuestConfig {
                     args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-                    env: Vec::new(),
+                    env: Arc::default(),
                     working_dir: None,
                     directories: Directories::default(),
                     log: Arc::new(NoLog),

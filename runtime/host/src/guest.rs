@@ -23,9 +23,9 @@ const MAX_RANDOM_BYTES: u64 = 64 * 1024;
 /// All that a container gives its instances, which share it.
 pub struct GuestConfig {
     /// Command line, the program's name first.
-    pub args: Vec<String>,
+    pub args: Arc<[String]>,
     /// Environment, in order.
-    pub env: Vec<(String, String)>,
+    pub env: Arc<[(String, String)]>,
     /// Directory that relative paths start from.
     pub working_dir: Option<String>,
     /// Directories it sees.
@@ -90,7 +90,9 @@ pub(crate) fn is_lack_of_room(error: &wasmtime::Error) -> bool {
 
 /// The state of one instance's store.
 pub(crate) struct Guest {
-    wasi: WasiCtx,
+    /// Made when the guest first calls one of wasmtime's own interfaces. Many requests end without such a call, and seeding
+    /// its random numbers takes longer than anything else that a store is made of.
+    wasi: Option<WasiCtx>,
     http_ctx: WasiHttpCtx,
     http_hooks: OutgoingHttp,
     table: ResourceTable,
@@ -107,7 +109,8 @@ impl Guest {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        let ctx = self.wasi.get_or_insert_with(|| self.config.wasi());
+        WasiCtxView { ctx, table: &mut self.table }
     }
 }
 
@@ -123,7 +126,7 @@ impl GuestConfig {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
         let guest = Guest {
-            wasi: self.wasi(),
+            wasi: None,
             http_ctx: WasiHttpCtx::new(),
             http_hooks: OutgoingHttp::new(self.clone()),
             table,
@@ -140,8 +143,8 @@ impl GuestConfig {
         store
     }
 
-    /// What wasmtime's own interfaces need. It is made for every instance, so what is big in it is shared: arguments,
-    /// environment and directories are given out by interfaces of our own.
+    /// What wasmtime's own interfaces need. It is made for each instance that uses them, so what is big in it is shared:
+    /// arguments, environment and directories are given out by interfaces of our own.
     fn wasi(self: &Arc<Self>) -> WasiCtx {
         let mut wasi = WasiCtx::builder();
         wasi.stdout(LogStream { sink: self.log.clone(), stream: StdStream::Stdout })

@@ -32,6 +32,8 @@ pub(super) const COLUMNS: &[Column] = &[
 impl Resource for Event {
     const INFO: Info = Info {
         short_names: &["ev"],
+        // There are more of them than of anything else, and people read them as text.
+        is_followed: false,
         selectable_fields: &[
             "involvedObject.kind",
             "involvedObject.namespace",

@@ -10,6 +10,10 @@ use crate::{Revision, WatchEvent};
 /// that their readers have long used. Those who follow the changes are never so far behind while they keep up.
 const DECODED_CHANGES: usize = 1_024;
 
+/// The same for the states that changes have superseded. Only those who follow the changes still compare with them, and
+/// many forms of one object would be held at once while it changes quickly.
+const DECODED_SUPERSEDED: usize = 128;
+
 /// How much history a collection keeps in memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HistoryLimits {
@@ -40,6 +44,9 @@ struct Recorded {
 impl Recorded {
     fn forget_decoded(&self) {
         self.event.entry().forget_decoded();
+    }
+
+    fn forget_superseded(&self) {
         self.event.previous().into_iter().for_each(|previous| previous.forget_decoded());
     }
 
@@ -75,6 +82,9 @@ impl History {
         self.events.push_back(recorded);
         if let Some(aged) = self.events.len().checked_sub(DECODED_CHANGES + 1) {
             self.events[aged].forget_decoded();
+        }
+        if let Some(aged) = self.events.len().checked_sub(DECODED_SUPERSEDED + 1) {
+            self.events[aged].forget_superseded();
         }
         while self.events.len() > self.limits.events || self.bytes > self.limits.bytes && self.events.len() > 1 {
             self.drop_oldest();

@@ -37,11 +37,11 @@ impl Forgetter {
         if self.shelves.is_empty() { self.begin } else { Some(Duration::ZERO) }
     }
 
-    /// A piece of a round, if one is due.
-    pub(super) fn step(&mut self, mirror: &Mirror, now: Duration) {
+    /// A piece of a round, if one is due. Says whether it was the last one: nothing has been written for a while.
+    pub(super) fn step(&mut self, mirror: &Mirror, now: Duration) -> bool {
         if self.shelves.is_empty() {
             if self.begin.is_none_or(|begin| begin > now) {
-                return;
+                return false;
             }
             self.shelves = mirror.all_shelves();
             self.rounds = self.rounds.saturating_sub(1);
@@ -53,9 +53,10 @@ impl Forgetter {
             left -= looked;
             self.after = after;
             if left == 0 {
-                return;
+                return false;
             }
             self.shelves.pop();
         }
+        self.begin.is_none()
     }
 }

@@ -369,7 +369,9 @@ impl Log {
 
     /// One step of what is due: folding in the write-ahead log, a flush, a piece of compaction.
     pub(super) fn tick(&mut self, now: Duration) -> Result<(), StoreError> {
-        self.forgetter.step(&self.mirror, now);
+        if self.forgetter.step(&self.mirror, now) {
+            self.shrink_cache();
+        }
         if self.broken.is_some() {
             self.sweeper.stop();
             self.unwritten_since = None;
@@ -385,6 +387,13 @@ impl Log {
             self.flush()?;
         }
         self.sweep_step(now)
+    }
+
+    /// Gives back the pages that a burst of writes has left in the cache: at rest they would be held for nothing.
+    fn shrink_cache(&mut self) {
+        if let Err(error) = self.connection.execute_batch("PRAGMA shrink_memory") {
+            tracing::debug!(%error, "the page cache keeps its size");
+        }
     }
 
     /// After each batch: has the write-ahead log folded beside the commits, and folds the last of it between two.
