@@ -10,9 +10,11 @@ use coracle_api::quantity::{Amount, QuantityError};
 
 use crate::conditions::{Readings, Share};
 
-/// What holds where nothing else is said: the kubelet's own defaults on Linux (`DefaultEvictionHard`).
+/// What holds where nothing else is said. Of memory it is the kubelet's own default. Its shares of the disk
+/// (`DefaultEvictionHard`: 10 % and 15 %) are for machines that are a cluster's alone; on a box that does other work too, and whose disk is mostly
+/// full, they would keep every pod away while there are gigabytes left.
 pub const DEFAULT_EVICTION_HARD: &str =
-    "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
+    "memory.available<100Mi,nodefs.available<500Mi,nodefs.inodesFree<2%,imagefs.available<500Mi,imagefs.inodesFree<2%";
 
 /// Thresholds by signal. What is named replaces all defaults, so that a signal that is not named has none.
 #[derive(Clone, Debug, PartialEq)]
@@ -231,11 +233,14 @@ mod tests {
     fn one_file_system_is_held_against_both_of_its_thresholds() {
         let readings = |free| Readings { disk: Some(Share { total: 1000, free }), ..Readings::default() };
         let inodes = |free| Readings { inodes: Some(Share { total: 1000, free }), ..Readings::default() };
+        let shares = parsed("nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%").unwrap();
+        assert!(shares.disk_pressure(&readings(149)), "of images 15 %");
+        assert!(!shares.disk_pressure(&readings(150)));
+        assert!(shares.disk_pressure(&inodes(49)));
+        assert!(!shares.disk_pressure(&inodes(50)));
+        let big = |free| Readings { disk: Some(Share { total: 1 << 40, free }), ..Readings::default() };
         let default = EvictionHard::default();
-        assert!(default.disk_pressure(&readings(149)), "of images 15 %");
-        assert!(!default.disk_pressure(&readings(150)));
-        assert!(default.disk_pressure(&inodes(49)));
-        assert!(!default.disk_pressure(&inodes(50)));
+        assert!(default.disk_pressure(&big((500 << 20) - 1)) && !default.disk_pressure(&big(500 << 20)));
         let tiny = parsed("nodefs.available<1,imagefs.available<1").unwrap();
         assert!(!tiny.disk_pressure(&readings(1)) && tiny.disk_pressure(&readings(0)));
         assert!(!tiny.disk_pressure(&inodes(0)), "not named");
@@ -247,7 +252,7 @@ mod tests {
         let default = EvictionHard::default();
         assert_eq!(default.allocatable_memory_bytes(1 << 30), (1 << 30) - (100 << 20));
         assert_eq!(default.allocatable_memory_bytes(1 << 20), 0);
-        assert_eq!(default.allocatable_disk_bytes(1000), 900);
+        assert_eq!(default.allocatable_disk_bytes(1 << 30), (1 << 30) - (500 << 20));
         let own = parsed("memory.available<25%,nodefs.available<100").unwrap();
         assert_eq!((own.allocatable_memory_bytes(1000), own.allocatable_disk_bytes(1000)), (750, 900));
         let none = parsed("imagefs.available<50%").unwrap();
