@@ -11,8 +11,8 @@ use coracle_api::quantity::{Amount, QuantityError};
 use crate::conditions::{Readings, Share};
 
 /// What holds where nothing else is said. Of memory it is the kubelet's own default. Its shares of the disk
-/// (`DefaultEvictionHard`: 10 % and 15 %) are for machines that are a cluster's alone; on a box that does other work too, and whose disk is mostly
-/// full, they would keep every pod away while there are gigabytes left.
+/// (`DefaultEvictionHard`: 10 % and 15 %) are for machines that are a cluster's alone; on a box that does other work too,
+/// and whose disk is mostly full, they would keep every pod away while there are gigabytes left.
 pub const DEFAULT_EVICTION_HARD: &str =
     "memory.available<100Mi,nodefs.available<500Mi,nodefs.inodesFree<2%,imagefs.available<500Mi,imagefs.inodesFree<2%";
 
