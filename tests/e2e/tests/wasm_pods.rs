@@ -144,7 +144,7 @@ spec:
     );
     let json = "Content-Type: application/json";
     let who = cluster.namespace().exec("curl", &["-sSk", "--fail", "-H", &bearer, "-H", json, "-d", review, url])?;
-    ensure!(who.contains("\"username\":\"system:serviceaccount:default:default\""), "{who}");
+    ensure!(who.contains("\"username\": \"system:serviceaccount:default:default\""), "{who}");
     Ok(())
 }
 
