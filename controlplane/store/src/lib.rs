@@ -10,6 +10,7 @@ mod event;
 mod key;
 mod mirror;
 mod revision;
+mod signal;
 mod sqlite;
 mod stats;
 mod store;

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 pub(crate) use history::HistoryLimits;
 pub(crate) use shelf::{DiskReach, RingRead, Shelf, bounds};
 
+use crate::signal::Signal;
 use crate::{Collection, Entry, Key, ListRange, Listing, Revision, StoreError, WatchEvent};
 
 /// One change, as the commit path hands it over.
@@ -30,8 +30,9 @@ pub(crate) struct Mirror {
     shelves: ArcSwap<HashMap<Collection, Arc<Shelf>>>,
     adding: Mutex<()>,
     limits: HistoryLimits,
-    revision: watch::Sender<u64>,
     latest: AtomicU64,
+    /// Raised when `latest` has moved.
+    moved: Signal,
     compacted: AtomicU64,
     closed: AtomicBool,
 }
@@ -42,8 +43,8 @@ impl Mirror {
             shelves: ArcSwap::default(),
             adding: Mutex::new(()),
             limits,
-            revision: watch::Sender::new(0),
             latest: AtomicU64::new(0),
+            moved: Signal::new(),
             compacted: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         }
@@ -100,7 +101,7 @@ impl Mirror {
 
     pub(crate) fn publish(&self, revision: Revision) {
         self.latest.store(revision.0, Ordering::Release);
-        self.revision.send_replace(revision.0);
+        self.moved.raise();
     }
 
     pub(crate) fn revision(&self) -> Revision {
@@ -108,14 +109,15 @@ impl Mirror {
     }
 
     pub(crate) async fn wait_for(&self, revision: Revision) -> Result<(), StoreError> {
-        let mut reached = self.revision.subscribe();
         loop {
-            if *reached.borrow_and_update() >= revision.0 {
+            let seen = self.moved.seen();
+            if self.revision() >= revision {
                 return Ok(());
             }
-            if self.is_closed() || reached.changed().await.is_err() {
+            if self.is_closed() {
                 return Err(StoreError::Closed);
             }
+            self.moved.raised_since(seen).await;
         }
     }
 
@@ -137,7 +139,7 @@ impl Mirror {
         for shelf in self.shelves.load().values() {
             shelf.wake();
         }
-        self.revision.send_modify(|_| {});
+        self.moved.raise();
     }
 
     /// All shelves there are now.

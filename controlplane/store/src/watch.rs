@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use futures::FutureExt;
-use tokio::sync::watch;
 
 use crate::mirror::{Mirror, RingRead, Shelf};
 use crate::sqlite::HistoryReader;
@@ -20,7 +19,6 @@ pub struct Watch {
     mirror: Arc<Mirror>,
     disk: HistoryReader,
     stats: Arc<Stats>,
-    signal: watch::Receiver<()>,
     prefix: Arc<str>,
     place: Place,
 }
@@ -42,8 +40,7 @@ impl Watch {
         place: Place,
     ) -> Self {
         stats.watch_opened();
-        let signal = shelf.subscribe();
-        Self { shelf, mirror, disk, stats, signal, prefix: "".into(), place }
+        Self { shelf, mirror, disk, stats, prefix: "".into(), place }
     }
 
     /// Restricts the watch to names that begin so: `"<namespace>/"`, or a whole name.
@@ -60,7 +57,7 @@ impl Watch {
     pub async fn next(&mut self) -> Result<Vec<WatchEvent>, StoreError> {
         loop {
             // Seen before the ring is read, so that a change in between wakes us at once.
-            self.signal.borrow_and_update();
+            let seen = self.shelf.signal().seen();
             if self.mirror.is_closed() {
                 return Err(StoreError::Closed);
             }
@@ -79,8 +76,8 @@ impl Watch {
                     if !events.is_empty() {
                         return Ok(events);
                     }
-                    if matches!(self.place, Place::Ring(now) if now == place) && self.signal.changed().await.is_err() {
-                        return Err(StoreError::Closed);
+                    if matches!(self.place, Place::Ring(now) if now == place) {
+                        self.shelf.signal().raised_since(seen).await;
                     }
                 }
             }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::RwLock;
-use tokio::sync::watch;
 
 use super::Change;
 use super::history::{History, HistoryLimits};
+use crate::signal::Signal;
 use crate::{Collection, Entry, ListRange, Listing, Revision, WatchEvent};
 
 type Objects = BTreeMap<Arc<str>, Arc<Entry>>;
@@ -20,7 +20,7 @@ type Objects = BTreeMap<Arc<str>, Arc<Entry>>;
 pub(crate) struct Shelf {
     collection: Collection,
     state: RwLock<State>,
-    signal: watch::Sender<()>,
+    signal: Signal,
 }
 
 struct State {
@@ -52,7 +52,7 @@ impl Shelf {
     pub(super) fn new(collection: Collection, limits: HistoryLimits) -> Self {
         let history = History::new(limits);
         let state = State { objects: Objects::new(), by_name: ByName::default(), history, revision: Revision::ZERO };
-        Self { collection, state: RwLock::new(state), signal: watch::Sender::new(()) }
+        Self { collection, state: RwLock::new(state), signal: Signal::new() }
     }
 
     pub(crate) fn collection(&self) -> &Collection {
@@ -103,7 +103,7 @@ impl Shelf {
     }
 
     pub(super) fn wake(&self) {
-        self.signal.send_replace(());
+        self.signal.raise();
     }
 
     pub(super) fn trim_history(&self, up_to: Revision) {
@@ -175,8 +175,9 @@ impl Shelf {
         self.state.read().history.disk_lossy
     }
 
-    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
-        self.signal.subscribe()
+    /// Raised after every change of this collection, and when there will be no more.
+    pub(crate) fn signal(&self) -> &Signal {
+        &self.signal
     }
 
     pub(crate) fn end_place(&self) -> u64 {
