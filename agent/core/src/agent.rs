@@ -66,7 +66,7 @@ impl Agent {
         let uid = PodUid::new(pod.metadata.uid.clone().unwrap_or_default());
         if !self.pods.contains_key(&uid) {
             let machine = self.admitted(now, &uid, &pod, ips);
-            if machine.is_active() {
+            if machine.takes_room() {
                 self.taken.add(machine.pod());
             }
             self.pods.insert(uid.clone(), machine);
@@ -192,9 +192,9 @@ impl Agent {
 
     fn with(&mut self, _now: Now, uid: &PodUid, act: impl FnOnce(&mut PodMachine, Surround<'_>)) {
         let Some(machine) = self.pods.get_mut(uid) else { return };
-        let before = machine.is_active().then(|| machine.pod().clone());
+        let before = machine.takes_room().then(|| machine.pod().clone());
         act(machine, Surround { node: &self.facts, services: &self.services });
-        let after = machine.is_active().then(|| machine.pod());
+        let after = machine.takes_room().then(|| machine.pod());
         if before.as_ref().map(Arc::as_ptr) != after.map(Arc::as_ptr) {
             // It ended, or its object changed: what it takes may be another amount.
             before.iter().for_each(|pod| self.taken.remove(pod));

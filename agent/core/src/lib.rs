@@ -12,6 +12,7 @@ pub mod event;
 pub mod expand;
 pub mod field;
 mod pod;
+pub mod record;
 pub mod resources;
 pub mod storage;
 pub mod time;

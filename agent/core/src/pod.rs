@@ -181,9 +181,10 @@ impl PodMachine {
         &self.ips
     }
 
-    /// Whether the pod still takes room on the node.
-    pub(crate) fn is_active(&self) -> bool {
-        self.stage != Stage::Closed
+    /// Whether the pod takes room on the node. One whose object is gone does not, even while its containers end: the
+    /// scheduler has given its room to others, and the kubelet forgets such a pod before it admits new ones.
+    pub(crate) fn takes_room(&self) -> bool {
+        !self.gone && self.stage != Stage::Closed
     }
 
     /// Whether nothing is left to do and the object is gone.
@@ -208,6 +209,7 @@ impl PodMachine {
         self.note_ephemeral();
         // What waits for the old image is due at once.
         self.handle_timeout(now, around);
+        self.correct_status();
     }
 
     /// The pod uses more of the node than it may; `message` says of what.

@@ -538,6 +538,28 @@ fn conditions_of_others_and_the_generation_are_kept() {
     assert_eq!(world.status(&uid)["podIPs"], json!([{"ip": "10.42.0.5"}]));
 }
 
+/// As when a node was given up and comes back: what the node controller wrote meanwhile is no longer so.
+#[test]
+fn what_others_write_of_a_pod_is_written_again() {
+    let mut world = World::new(22);
+    let mut object = one(json!({"name": "app", "image": "a"}));
+    let uid = world.set(object.clone());
+    world.seconds(2);
+    object["status"] = world.status(&uid);
+    world.statuses.clear();
+    world.set(object.clone());
+    assert!(world.statuses.is_empty(), "it is as the node says");
+    object["status"]["startTime"] = json!("1970-01-01T00:00:00.5Z");
+    world.set(object.clone());
+    assert!(world.statuses.is_empty(), "a time in another form is no other time");
+    let conditions = object["status"]["conditions"].as_array_mut().unwrap();
+    let ready = conditions.iter_mut().find(|condition| condition["type"] == "Ready").unwrap();
+    ready["status"] = json!("False");
+    world.set(object);
+    assert_eq!(world.statuses.len(), 1);
+    assert_eq!(world.condition(&uid, "Ready")["status"], "True");
+}
+
 #[test]
 fn a_pod_the_node_does_not_take_says_why() {
     let mut world = World::new(19);
@@ -547,6 +569,35 @@ fn a_pod_the_node_does_not_take_says_why() {
     assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("NodeAffinity")));
     assert_eq!(status["message"], format!("Pod was rejected: {words}"));
     assert_eq!(world.events, [format!("NodeAffinity {words}")]);
+}
+
+/// As the kubelet does it: what the API has forgotten stands in nobody's way, even while its containers end; what is only
+/// being deleted does.
+#[test]
+fn a_pod_whose_object_is_gone_takes_no_room() {
+    let check = |gone: bool, phase: &str| {
+        let mut world = World::new(21);
+        let node = json!({"metadata": {}, "status": {"allocatable": {"cpu": "1"}}});
+        world.agent.set_node(facts(), serde_json::from_value(node).unwrap());
+        let slow = Behaviour { on_stop: OnStop::Ignore, ..Behaviour::default() };
+        world.fake.set_behaviour("a", slow);
+        let container = json!({"name": "app", "image": "a", "resources": {"requests": {"cpu": "800m"}}});
+        let first = one(container);
+        let uid = world.set(first.clone());
+        world.seconds(2);
+        world.set(deleted(first.clone(), 30));
+        if gone {
+            world.agent.handle_gone(world.clock(), &uid);
+        }
+        let mut second = first;
+        second["metadata"]["uid"] = json!("u2");
+        let second = world.set(second);
+        assert!(world.fake.running().any(|key| key.pod == uid), "it takes its time to end");
+        world.seconds(2);
+        assert_eq!(world.status(&second)["phase"], phase, "gone: {gone}");
+    };
+    check(false, "Failed");
+    check(true, "Running");
 }
 
 /// The machine went down with everything that ran: what is to run again does, init containers first.

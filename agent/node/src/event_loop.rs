@@ -18,7 +18,7 @@ use std::{
 use coracle_agent_core::{
     Agent, Effect, NodeFacts, Now, PodUid, Report, Workload,
     env::{References, ServiceVariables, references},
-    volume,
+    record, volume,
     workload::{Command, HostNetwork},
 };
 use futures::{Stream, StreamExt, stream::BoxStream};
@@ -96,8 +96,8 @@ pub(crate) struct LoopState {
     /// What pods of each namespace are told of Services, as it is recorded.
     recorded_services: BTreeMap<String, ServiceVariables>,
     known_services: BTreeMap<(String, String), Service>,
-    /// Pods seen since the watch began anew.
-    listed: Option<HashSet<PodUid>>,
+    /// Pods seen since the watch began anew, held until all are there: what is gone makes room for what is new.
+    listed: Option<Vec<Pod>>,
     /// The status last known to be in the API.
     written: Written,
     /// Statuses to write.
@@ -270,28 +270,36 @@ impl EventLoop {
 
     fn pod_event(&mut self, now: Now, event: watcher::Event<Pod>) {
         match event {
-            watcher::Event::Init => self.state.listed = Some(HashSet::new()),
-            watcher::Event::InitApply(pod) => {
-                if let Some(listed) = &mut self.state.listed {
-                    listed.insert(uid_of(&pod));
-                }
-                self.pod_changed(now, pod);
-            }
+            watcher::Event::Init => self.state.listed = Some(Vec::new()),
+            watcher::Event::InitApply(pod) => match &mut self.state.listed {
+                Some(listed) => listed.push(pod),
+                None => self.pod_changed(now, pod),
+            },
             watcher::Event::InitDone => {
                 let listed = self.state.listed.take().unwrap_or_default();
-                let gone: Vec<PodUid> =
-                    self.agent.pods().map(|(uid, _)| uid).filter(|uid| !listed.contains(*uid)).cloned().collect();
-                for uid in gone {
-                    self.pod_gone(now, &uid);
-                }
-                self.agent.handle_complete();
-                let mut gone = std::mem::take(&mut self.leftovers);
-                gone.retain(|uid| self.agent.pod(&PodUid::new(uid.as_str())).is_none());
-                self.running.spawn(self.jobs.sweep(gone));
+                self.listed(now, listed);
             }
             watcher::Event::Apply(pod) => self.pod_changed(now, pod),
             watcher::Event::Delete(pod) => self.pod_gone(now, &uid_of(&pod)),
         }
+    }
+
+    /// Takes in all pods of the node: first those that are gone, as the kubelet does, since the scheduler has given their
+    /// room to others already.
+    fn listed(&mut self, now: Now, pods: Vec<Pod>) {
+        let there: HashSet<PodUid> = pods.iter().map(uid_of).collect();
+        let gone: Vec<PodUid> =
+            self.agent.pods().map(|(uid, _)| uid).filter(|uid| !there.contains(*uid)).cloned().collect();
+        for uid in gone {
+            self.pod_gone(now, &uid);
+        }
+        for pod in pods {
+            self.pod_changed(now, pod);
+        }
+        self.agent.handle_complete();
+        let mut left = std::mem::take(&mut self.leftovers);
+        left.retain(|uid| self.agent.pod(&PodUid::new(uid.as_str())).is_none());
+        self.running.spawn(self.jobs.sweep(left));
     }
 
     fn pod_changed(&mut self, now: Now, mut pod: Pod) {
@@ -556,7 +564,7 @@ impl EventLoop {
         }
         // A run that has ended is on the disk before anybody is told: otherwise a machine that loses its power now would run
         // it again, though the API has its end.
-        let recorded = ends_something(old.as_ref().and_then(KnownStatus::status), status).then(|| {
+        let recorded = record::ends_something(old.as_ref().and_then(KnownStatus::status), status).then(|| {
             self.database.put_pod(&uid, pod.clone(), Some(status.clone()));
             self.database.written()
         });
@@ -571,24 +579,6 @@ async fn next<K>(watch: &mut (impl Stream<Item = Result<K, watcher::Error>> + Un
         // A watch does not end; if it did, there would be nothing to wait for.
         None => std::future::pending().await,
     }
-}
-
-/// Whether a status tells of a container's end that the one before did not tell.
-fn ends_something(old: Option<&PodStatus>, new: &PodStatus) -> bool {
-    fn ends(status: &PodStatus) -> BTreeSet<(&str, &str)> {
-        let lists = [&status.init_container_statuses, &status.container_statuses];
-        let all = lists.into_iter().flatten().flatten();
-        let ended = all.filter_map(|one| {
-            let now = one.state.as_ref().and_then(|state| state.terminated.as_ref());
-            let before = one.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-            Some((one.name.as_str(), now.or(before)?.container_id.as_deref().unwrap_or_default()))
-        });
-        ended.collect()
-    }
-    let phase = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let none = PodStatus::default();
-    let old = old.unwrap_or(&none);
-    (phase(new) && !phase(old)) || !ends(new).is_subset(&ends(old))
 }
 
 /// Whether the API has understood a write and will never take it. Too many requests, and one that took too long, may pass.
@@ -614,37 +604,4 @@ fn has_downward(pod: &Pod) -> bool {
         let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
         volume.downward_api.is_some() || projected.into_iter().any(|source| source.downward_api.is_some())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    #[test]
-    fn an_end_is_new_once() {
-        let status = |phase: &str, container: Value| -> PodStatus {
-            let mut one = json!({"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0});
-            one.as_object_mut().unwrap().extend(container.as_object().unwrap().clone());
-            serde_json::from_value(json!({"phase": phase, "containerStatuses": [one]})).unwrap()
-        };
-        let end = |id: &str| json!({"terminated": {"exitCode": 1, "containerID": id}});
-        let running = status("Running", json!({"state": {"running": {}}}));
-        let ended = status("Running", json!({"state": end("1")}));
-        let again = status("Running", json!({"state": {"running": {}}, "lastState": end("1")}));
-        let twice = status("Running", json!({"state": end("2"), "lastState": end("1")}));
-        let over = status("Failed", json!({"state": end("1")}));
-        for (old, new, expect) in [
-            (None, &running, false),
-            (None, &ended, true),
-            (Some(&running), &ended, true),
-            (Some(&ended), &again, false),
-            (Some(&again), &twice, true),
-            (Some(&ended), &over, true),
-            (Some(&over), &over, false),
-        ] {
-            assert_eq!(ends_something(old, new), expect, "{old:?} {new:?}");
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! A pod's status, as the kubelet reports it: phase, conditions, one entry per container. Built from the machine's state
 //! alone; conditions keep their transition times while their status stays.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::{
     api::core::v1::{
@@ -25,12 +25,33 @@ use crate::{
 /// Conditions the agent owns; all others are kept as they are.
 const OWN: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
 
+/// What a status says of the pod, without its words and times, which may come back in another form than they were sent.
+fn gist(status: &PodStatus) -> impl PartialEq + use<'_> {
+    let conditions = status.conditions.iter().flatten().map(|one| (one.type_.as_str(), one.status.as_str()));
+    let conditions = conditions.filter(|(type_, _)| OWN.contains(type_));
+    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let containers = lists.into_iter().flatten().flatten().map(|one| {
+        let state = one.state.as_ref().map(|state| (state.running.is_some(), state.terminated.is_some()));
+        (one.name.as_str(), one.ready, one.started, one.restart_count, one.container_id.as_deref(), state)
+    });
+    let (phase, ip) = (status.phase.as_deref(), status.pod_ip.as_deref());
+    (phase, ip, conditions.collect::<BTreeSet<_>>(), containers.collect::<Vec<_>>())
+}
+
 impl PodMachine {
     /// Builds the status anew and tells the shell when it has changed.
     pub(super) fn refresh_status(&mut self, now: Now, around: Surround<'_>) {
         let status = self.build_status(now, around);
         if status != *self.status {
             self.status = Arc::new(status);
+            self.effects.push(Effect::Status { pod: self.uid.clone() });
+        }
+    }
+
+    /// Somebody else has written what only the node can know: as the kubelet does, it is written again.
+    pub(super) fn correct_status(&mut self) {
+        let told = self.pod.status.as_ref();
+        if !self.gone && told.is_some_and(|told| gist(told) != gist(&self.status)) {
             self.effects.push(Effect::Status { pod: self.uid.clone() });
         }
     }
