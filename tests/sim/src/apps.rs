@@ -13,6 +13,43 @@ pub(crate) const FILLER: &str = "filler";
 /// The PriorityClass of the filler.
 pub(crate) const LOW: &str = "low";
 
+/// The images of tasks: after how many seconds they end, and with which code.
+pub(crate) const TASK_IMAGES: [(&str, u64, i32); 3] = [("quick:v1", 2, 0), ("slow:v1", 12, 0), ("failing:v1", 4, 3)];
+/// The label of a task's pod.
+pub(crate) const TASK: &str = "task";
+
+/// A pod of nobody that ends by itself, and is to run once if it ends well.
+pub(crate) fn task(name: &str, rng: &mut SmallRng) -> Value {
+    let (image, _, code) = TASK_IMAGES[rng.random_range(0..TASK_IMAGES.len())];
+    let policy = if code == 0 && rng.random_bool(0.5) { "OnFailure" } else { "Never" };
+    task_of(name, image, policy)
+}
+
+/// The same with an image and a restart policy.
+pub(crate) fn task_of(name: &str, image: &str, policy: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {TASK: name}},
+        "spec": {
+            "restartPolicy": policy,
+            "terminationGracePeriodSeconds": 1,
+            "tolerations": short_tolerations(),
+            "containers": [{"name": "main", "image": image, "resources": {"requests": {"cpu": "50m"}}}],
+        },
+    })
+}
+
+/// Short, so that pods leave silent nodes within a run.
+fn short_tolerations() -> Value {
+    let of = |taint: &str| {
+        json!({
+            "key": format!("node.kubernetes.io/{taint}"), "operator": "Exists",
+            "effect": "NoExecute", "tolerationSeconds": 10,
+        })
+    };
+    ["not-ready", "unreachable"].map(of).into()
+}
+
 /// A Deployment.
 pub(crate) struct App<'a> {
     pub(crate) namespace: &'a str,
@@ -26,15 +63,6 @@ impl App<'_> {
     pub(crate) fn deployment(&self, rng: &mut SmallRng) -> Value {
         let unavailable = rng.random_range(0..=1);
         let surge = if unavailable == 0 { rng.random_range(1..=2) } else { rng.random_range(0..=2) };
-        // Short, so that pods leave silent nodes within a run.
-        let tolerations: Vec<Value> = ["not-ready", "unreachable"]
-            .map(|taint| {
-                json!({
-                    "key": format!("node.kubernetes.io/{taint}"), "operator": "Exists",
-                    "effect": "NoExecute", "tolerationSeconds": 10,
-                })
-            })
-            .into();
         let probe = |period: i32| json!({"httpGet": {"path": "/", "port": 80}, "periodSeconds": period});
         let mut container = json!({
             "name": "main", "image": "app:v1", "ports": [{"containerPort": 80}],
@@ -50,7 +78,7 @@ impl App<'_> {
         }
         let mut spec = json!({
             "terminationGracePeriodSeconds": rng.random_range(1..=5),
-            "tolerations": tolerations,
+            "tolerations": short_tolerations(),
             "containers": [container],
         });
         if let Some(class) = self.priority_class {

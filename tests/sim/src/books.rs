@@ -1,6 +1,5 @@
 //! What is noted at every commit, and what is checked there: a look between two steps could miss what is soon mended.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::clock::Clock;
 use crate::endpoints::Endpoints;
 use crate::ledger::{Ledger, Wrote};
 use crate::stories::Stories;
+use crate::trace::{Keep, Trace};
 
 /// How long after what a controller has seen its write may come: the slowest disk's two pauses for each of two writes.
 pub(crate) const LAG: Duration = Duration::from_secs(8);
@@ -36,14 +36,7 @@ pub(crate) struct Records {
     pub(crate) stories: Stories,
     balance: Balance,
     broken: Option<String>,
-    trace: DefaultHasher,
-}
-
-impl Records {
-    /// A hash over every write so far: when, where, and what.
-    pub(crate) fn trace(&self) -> u64 {
-        self.trace.finish()
-    }
+    pub(crate) trace: Trace,
 }
 
 /// The books.
@@ -53,7 +46,7 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    pub(crate) fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock, keep: Keep) -> Self {
         let records = Records {
             ledger: Ledger::default(),
             budgets: Budgets::default(),
@@ -61,7 +54,7 @@ impl Books {
             stories: Stories::default(),
             balance: Balance,
             broken: None,
-            trace: DefaultHasher::new(),
+            trace: Trace::new(keep),
         };
         Self { clock, records: Mutex::new(records) }
     }
@@ -89,7 +82,7 @@ impl Books {
         let new = (!deletion).then_some(entry);
         let commit = Commit { store, key: &entry.key, old, new, now: self.clock.now() };
         let records = &mut *self.records.lock();
-        (commit.now, entry.revision.0, entry.key.to_string(), deletion, &entry.bytes).hash(&mut records.trace);
+        records.trace.write(commit.now, entry, deletion);
         let result = records
             .ledger
             .note(entry, wrote, durability)

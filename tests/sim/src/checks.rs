@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_agent_core::{Command, PodUid};
+use coracle_agent_core::PodUid;
 use coracle_store::{SqliteStore, Store};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
@@ -13,7 +13,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::apps::FILLER;
 use crate::endpoints::ready_of;
 use crate::node::{Notice, SimNode};
-use crate::objects::{all, has_condition, is_ended, is_ending, is_owned_by, name_of, namespace_of, node_of, uid_of};
+use crate::objects::{
+    all, has_condition, is_ended, is_ending, is_owned_by, is_task, name_of, namespace_of, node_of, uid_of,
+};
 
 /// How long an app may be short of pods after it was disturbed: the disturbance itself takes its time to arrive.
 const SHOWS: Duration = Duration::from_secs(3);
@@ -57,7 +59,7 @@ impl Checks {
     /// Looks at what a node's agent told its runtime to do.
     pub(crate) fn notice(
         &mut self,
-        node: usize,
+        (node, at): (usize, &SimNode),
         notice: &Notice,
         store: &SqliteStore,
         now: Duration,
@@ -65,7 +67,8 @@ impl Checks {
         match notice {
             Notice::Failure(pod) => {
                 *self.excuses.entry(pod.clone()).or_default() += 1;
-                if is_wanted(store, pod) {
+                // A task that ends is in nobody's way.
+                if wanted(store, pod).is_some_and(|pod| !is_task(&pod)) {
                     self.disturb_all(now);
                 }
             }
@@ -74,20 +77,23 @@ impl Checks {
                 self.unwell.insert(pod.clone());
                 self.disturb_all(now);
             }
-            Notice::Command(Command::StartContainer(spec)) => {
-                let pod = &spec.key.pod;
+            Notice::Started(key) => {
+                let pod = &key.pod;
+                let ended = wanted(store, pod).is_some_and(|pod| is_ended(&pod));
+                if ended && !at.may_have_forgotten_the_end_of(pod) {
+                    return Err(format!("{key} was started though its pod has ended"));
+                }
                 let starts = self.starts.entry((node, pod.clone())).or_default();
                 *starts += 1;
                 if *starts > 1 + self.excuses.get(pod).copied().unwrap_or(0) {
-                    return Err(format!("the healthy container {} was started again", spec.key));
+                    return Err(format!("the healthy container {key} was started again"));
                 }
             }
-            Notice::Command(Command::StopContainer { key, .. }) => {
-                if is_wanted(store, &key.pod) && !self.unwell.contains(&key.pod) {
+            Notice::Stopped(key) => {
+                if wanted(store, &key.pod).is_some() && !self.unwell.contains(&key.pod) {
                     return Err(format!("the container {key} was stopped though nobody deleted its pod"));
                 }
             }
-            Notice::Command(_) => {}
         }
         Ok(())
     }
@@ -179,9 +185,10 @@ pub(crate) fn serves(store: &dyn Store, app: &Deployment, pods: &[&Pod]) -> Resu
     Err(format!("the Service {name} has {} endpoints for {} pods", shown.len(), wanted.len()))
 }
 
-/// Whether a pod is there and nobody asked for its end.
-fn is_wanted(store: &SqliteStore, uid: &PodUid) -> bool {
-    all::<Pod>(store).iter().any(|pod| uid_of(&pod.metadata) == uid.as_str() && !is_ending(&pod.metadata))
+/// A pod, if it is there and nobody asked for its end.
+fn wanted(store: &SqliteStore, uid: &PodUid) -> Option<Arc<Pod>> {
+    let is_it = |pod: &Arc<Pod>| uid_of(&pod.metadata) == uid.as_str() && !is_ending(&pod.metadata);
+    all::<Pod>(store).into_iter().find(is_it)
 }
 
 fn bound(value: Option<&IntOrString>) -> usize {

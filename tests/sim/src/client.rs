@@ -8,6 +8,7 @@ use coracle_apiserver::{ApiServer, Body, Caller};
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use jiff::Timestamp;
+use k8s_openapi::serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::clock::Clock;
@@ -57,38 +58,41 @@ impl Client {
     }
 
     /// Sends a request and reads its whole answer.
-    pub(crate) async fn call(&self, method: Method, path: &str, media: &str, body: &Value) -> Result<Value, Refusal> {
+    async fn call(&self, method: Method, path: &str, media: &str, body: &Value) -> Result<Bytes, Refusal> {
         let response = self.send(method, path, media, body).await;
         let code = response.status();
         let bytes = match response.into_body().collect().await {
             Ok(collected) => collected.to_bytes(),
             Err(error) => return Err(Refusal { code: 0, message: error.to_string() }),
         };
-        let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         if code.is_success() {
-            return Ok(value);
+            return Ok(bytes);
         }
+        let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let message = value["message"].as_str().unwrap_or_default().to_owned();
         Err(Refusal { code: code.as_u16(), message })
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<Value, Refusal> {
-        self.call(Method::GET, path, JSON, &Value::Null).await
+    /// An object, read as what the caller wants to see of it.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
+        let bytes = self.call(Method::GET, path, JSON, &Value::Null).await?;
+        serde_json::from_slice(&bytes).map_err(|error| Refusal { code: 0, message: error.to_string() })
     }
 
     pub(crate) async fn post(&self, path: &str, object: &Value) -> Result<Value, Refusal> {
-        self.call(Method::POST, path, JSON, object).await
+        let bytes = self.call(Method::POST, path, JSON, object).await?;
+        Ok(serde_json::from_slice(&bytes).unwrap_or_default())
     }
 
-    pub(crate) async fn merge(&self, path: &str, patch: &Value) -> Result<Value, Refusal> {
-        self.call(Method::PATCH, path, MERGE, patch).await
+    pub(crate) async fn merge(&self, path: &str, patch: &Value) -> Result<(), Refusal> {
+        self.call(Method::PATCH, path, MERGE, patch).await.map(drop)
     }
 
-    pub(crate) async fn strategic(&self, path: &str, patch: &Value) -> Result<Value, Refusal> {
-        self.call(Method::PATCH, path, STRATEGIC, patch).await
+    pub(crate) async fn strategic(&self, path: &str, patch: &Value) -> Result<(), Refusal> {
+        self.call(Method::PATCH, path, STRATEGIC, patch).await.map(drop)
     }
 
-    pub(crate) async fn delete(&self, path: &str, options: &Value) -> Result<Value, Refusal> {
-        self.call(Method::DELETE, path, JSON, options).await
+    pub(crate) async fn delete(&self, path: &str, options: &Value) -> Result<(), Refusal> {
+        self.call(Method::DELETE, path, JSON, options).await.map(drop)
     }
 }

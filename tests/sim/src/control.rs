@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_apiserver::Door;
 use coracle_apiserver::auth::{MASTERS, User};
 use coracle_manager::{Manager, ManagerConfig};
 use coracle_store::{Options, SqliteStore};
+use k8s_openapi::api::core::v1::Namespace;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 use crate::books::Books;
 use crate::client::Client;
 use crate::clock::Clock;
+use crate::gate::Gate;
+use crate::plan::Events;
 use crate::process::{Ground, Process};
+use crate::trace::Keep;
 use crate::vault::Pace;
 
 /// The control plane.
@@ -23,12 +26,13 @@ pub(crate) struct Control {
     pub(crate) ground: Ground,
     pub(crate) server: Option<Process>,
     manager: Option<(Process, CancellationToken)>,
+    events: Events,
     rng: SmallRng,
 }
 
 impl Control {
     /// A control plane with an empty store; nothing of it runs.
-    pub(crate) fn new(seed: u64, clock: Clock) -> Result<Self, String> {
+    pub(crate) fn new(seed: u64, clock: Clock, keep: Keep, events: Events) -> Result<Self, String> {
         let options = Options {
             // Short, so that compaction happens within a run.
             keep_history: Some(Duration::from_secs(40)),
@@ -37,8 +41,8 @@ impl Control {
         };
         let mut rng = SmallRng::seed_from_u64(seed);
         let disk = Arc::new(SqliteStore::in_memory(options).map_err(|error| error.to_string())?);
-        let (books, pace) = (Arc::new(Books::new(clock)), Arc::new(Pace::new(rng.random())));
-        Ok(Self { ground: Ground { disk, books, pace, clock }, server: None, manager: None, rng })
+        let (books, pace) = (Arc::new(Books::new(clock, keep)), Arc::new(Pace::new(rng.random())));
+        Ok(Self { ground: Ground { disk, books, pace, clock }, server: None, manager: None, events, rng })
     }
 
     /// Starts the server; with an empty store it makes the first objects.
@@ -46,7 +50,7 @@ impl Control {
         let server = Process::start(&self.ground, self.rng.random())?;
         let admin = Client::new(Arc::clone(&server.api), User::authenticated("admin", &[MASTERS]), self.ground.clock);
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-            if admin.get(&format!("/api/v1/namespaces/{name}")).await.is_ok() {
+            if admin.get::<Namespace>(&format!("/api/v1/namespaces/{name}")).await.is_ok() {
                 continue;
             }
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -67,8 +71,8 @@ impl Control {
             clock: Some(self.ground.clock.shared()),
             ..ManagerConfig::default()
         };
-        let door = Door::new(Arc::clone(&process.api), User::authenticated("system:coracle", &[MASTERS]));
-        tokio::spawn(Manager::run(Arc::clone(&process.store), door, config, stop.clone()));
+        let gate = Gate::new(&process.api, self.events);
+        tokio::spawn(Manager::run(Arc::clone(&process.store), gate, config, stop.clone()));
         self.manager = Some((process, stop));
         Ok(())
     }

@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use rand::{Rng, rngs::SmallRng};
 
+use crate::plan::Plan;
+
+/// A silence that the next heartbeat does not make up for in time.
+const NOTICEABLE: Duration = Duration::from_secs(8);
+
 /// A fault.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) enum Fault {
     /// An agent dies; its containers may outlive it.
     AgentDies(usize),
@@ -21,8 +26,10 @@ pub(crate) enum Fault {
     Slow(usize),
     /// Commits take long.
     SlowDisk,
-    /// Nothing can be written.
+    /// The server can write nothing.
     DiskFull,
+    /// A node can write none of its records.
+    NodeDiskFull(usize),
     /// Pulls, sandboxes and starts fail, and containers crash.
     Runtime(usize),
     /// Containers say that they are not ready.
@@ -35,7 +42,7 @@ impl Fault {
     /// Draws one.
     pub(crate) fn draw(rng: &mut SmallRng, nodes: usize) -> Self {
         let node = rng.random_range(0..nodes);
-        match rng.random_range(0..14) {
+        match rng.random_range(0..15) {
             0 | 1 => Self::AgentDies(node),
             2 | 3 => Self::ManagerDies,
             4 => Self::ServerDies,
@@ -46,18 +53,24 @@ impl Fault {
             10 => Self::DiskFull,
             11 => Self::Runtime(node),
             12 => Self::Busy(node),
+            13 => Self::NodeDiskFull(node),
             _ => Self::Hung(node),
         }
     }
 
     /// How long it lasts.
-    pub(crate) fn lasts(self, rng: &mut SmallRng) -> Duration {
+    pub(crate) fn lasts(self, plan: &Plan, rng: &mut SmallRng) -> Duration {
         let most = match self {
-            // A node that is silent for so long is given up, its pods are replaced, and then it comes back.
-            Self::Partition(_) if rng.random_bool(0.3) => 200_000,
-            Self::AgentDies(_) | Self::Partition(_) => 70_000,
-            _ => 15_000,
+            Self::AgentDies(_) | Self::Partition(_) if rng.random_bool(0.3) => plan.longest_silence(),
+            _ => Duration::from_secs(15),
         };
-        Duration::from_millis(rng.random_range(100..most))
+        Duration::from_millis(rng.random_range(100..u64::try_from(most.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long it may show after it has lasted so long: a node that was silent may be given up after it is back, and its
+    /// pods leave later still.
+    pub(crate) fn shows_for(self, lasted: Duration) -> Duration {
+        let silenced = matches!(self, Self::AgentDies(_) | Self::Partition(_)) && lasted > NOTICEABLE;
+        Duration::from_secs(if silenced { 60 } else { 20 })
     }
 }

@@ -8,7 +8,9 @@ use coracle_apiserver::ApiServer;
 use coracle_apiserver::auth::User;
 use http::Method;
 use http_body_util::BodyExt;
+use k8s_openapi::List;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::WatchEvent;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::Value;
@@ -53,6 +55,18 @@ pub(crate) enum Arrived {
     Changes(u64, Vec<(Arc<Pod>, bool)>),
     /// The stream is over.
     Broken(u64),
+}
+
+impl Arrived {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Reply(_, Ok(())) => "yes",
+            Self::Reply(_, Err(_)) => "no",
+            Self::Listing(..) => "pods",
+            Self::Changes(..) => "changes",
+            Self::Broken(_) => "end of a stream",
+        }
+    }
 }
 
 /// How a link is.
@@ -157,9 +171,9 @@ impl Net {
         self.carry(from.number).await.then_some(())?;
         let client = Client::new(self.server()?, User::node(&from.name), self.clock);
         let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", from.name);
-        let list = client.get(&path).await.ok()?;
-        let version = list["metadata"]["resourceVersion"].as_str()?.to_owned();
-        let pods = list["items"].as_array()?.iter().filter_map(pod_of).collect();
+        let list: List<Pod> = client.get(&path).await.ok()?;
+        let version = list.metadata.resource_version?;
+        let pods = list.items.into_iter().map(Arc::new).collect();
         self.carry(from.number).await.then_some(())?;
         self.deliver(from, Arrived::Listing(stream, pods)).await;
         let path =
@@ -176,12 +190,11 @@ impl Net {
             let lines: Vec<u8> = text.drain(..end).collect();
             let mut changes = Vec::new();
             for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let event: Value = serde_json::from_slice(line).ok()?;
-                match event["type"].as_str()? {
-                    "ADDED" | "MODIFIED" => changes.push((pod_of(&event["object"])?, true)),
-                    "DELETED" => changes.push((pod_of(&event["object"])?, false)),
-                    "BOOKMARK" => {}
-                    _ => return None,
+                match serde_json::from_slice(line).ok()? {
+                    WatchEvent::Added(pod) | WatchEvent::Modified(pod) => changes.push((Arc::new(pod), true)),
+                    WatchEvent::Deleted(pod) => changes.push((Arc::new(pod), false)),
+                    WatchEvent::Bookmark { .. } => {}
+                    WatchEvent::ErrorStatus(_) | WatchEvent::ErrorOther(_) => return None,
                 }
             }
             self.carry(from.number).await.then_some(())?;
@@ -189,8 +202,4 @@ impl Net {
         }
         None
     }
-}
-
-fn pod_of(value: &Value) -> Option<Arc<Pod>> {
-    serde_json::from_value(value.clone()).ok().map(Arc::new)
 }

@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_agent_core::effect::{Outcome, ProbeKind};
-use coracle_agent_core::workload::{ContainerKey, DnsSpec, fake::Fake};
-use coracle_agent_core::{Agent, Command, Effect, NodeFacts, Now, PodUid, Report, env::Sources};
+use coracle_agent_core::workload::fake::{Behaviour, Fake, Life};
+use coracle_agent_core::workload::{ContainerKey, DnsSpec, ExitReason};
+use coracle_agent_core::{Agent, Command, Effect, NodeFacts, Now, PodUid, Report, env::Sources, record};
 use k8s_openapi::api::core::v1::{Node, NodeStatus, Pod, PodStatus};
 use serde_json::{Value, json};
 
+use crate::apps::TASK_IMAGES;
 use crate::client::{Client, Refusal};
 use crate::health::Health;
 use crate::link::Arrived;
 use crate::objects::{name_of, namespace_of};
+use crate::records::Records;
 
 /// CPU of a node in thousandths.
-pub(crate) const NODE_MILLI_CPU: i64 = 4_000;
+pub(crate) const NODE_MILLI_CPU: i64 = 2_700;
 /// How often the Lease is renewed, as the kubelet does it, and how often the status is written that says nothing new.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const REPORT: Duration = Duration::from_secs(60);
@@ -70,14 +73,14 @@ impl Ask {
             Self::Heartbeat(report) => heartbeat(client, node, report).await,
             Self::Status(pod, status) => {
                 let patch = json!({"metadata": {"uid": pod.uid.as_str()}, "status": status});
-                client.strategic(&format!("{}/status", pod.path()), &patch).await.map(drop)
+                client.strategic(&format!("{}/status", pod.path()), &patch).await
             }
             Self::Remove(pod) => {
                 let options = json!({
                     "apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
                     "preconditions": {"uid": pod.uid.as_str()},
                 });
-                client.delete(&pod.path(), &options).await.map(drop)
+                client.delete(&pod.path(), &options).await
             }
         }
     }
@@ -85,7 +88,7 @@ impl Ask {
 
 async fn heartbeat(client: &Client, name: &str, report: NodeReport) -> Result<(), Refusal> {
     let node_path = format!("/api/v1/nodes/{name}");
-    let node = match client.get(&node_path).await {
+    let node: Value = match client.get(&node_path).await {
         Err(refusal) if refusal.code == 404 => {
             let labels = json!({"kubernetes.io/hostname": name});
             let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
@@ -114,7 +117,7 @@ async fn heartbeat(client: &Client, name: &str, report: NodeReport) -> Result<()
         .collect();
     let mut status = json!(node_status());
     status["conditions"] = conditions.into();
-    client.strategic(&format!("{node_path}/status"), &json!({"status": status})).await.map(drop)
+    client.strategic(&format!("{node_path}/status"), &json!({"status": status})).await
 }
 
 async fn renew(client: &Client, name: &str, node: &Value) -> Result<(), Refusal> {
@@ -122,7 +125,7 @@ async fn renew(client: &Client, name: &str, node: &Value) -> Result<(), Refusal>
     let now = format!("{:.6}", client.now());
     match client.merge(&format!("{leases}/{name}"), &json!({"spec": {"renewTime": now}})).await {
         Err(refusal) if refusal.code == 404 => {}
-        other => return other.map(drop),
+        other => return other,
     }
     let owner = json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"]});
     let lease = json!({
@@ -142,8 +145,10 @@ enum Purpose {
 
 /// Something that the checks must know of.
 pub(crate) enum Notice {
-    /// The agent gave the runtime a command.
-    Command(Command),
+    /// The agent told the runtime to start a container.
+    Started(ContainerKey),
+    /// The agent told the runtime to stop a container.
+    Stopped(ContainerKey),
     /// The runtime told of a failure or an end.
     Failure(PodUid),
     /// A liveness probe failed.
@@ -172,13 +177,17 @@ pub(crate) struct SimNode {
     pub(crate) name: String,
     number: usize,
     pub(crate) runtime: Fake,
-    records: BTreeMap<PodUid, Pod>,
+    pub(crate) records: Records,
+    /// Pods whose last records died with an agent while the disk was full: their ends may be among them.
+    unrecorded: BTreeSet<PodUid>,
     addresses: BTreeMap<PodUid, Ipv4Addr>,
     next_address: u32,
     process: Option<Process>,
     pub(crate) health: Health,
     /// Failures are not noticed: what a sabotage needs.
     pub(crate) deaf: bool,
+    /// What was told is not recorded: what a sabotage needs.
+    pub(crate) forgetful: bool,
     pub(crate) notices: Vec<Notice>,
 }
 
@@ -188,13 +197,15 @@ impl SimNode {
         Self {
             name: format!("node-{number}"),
             number,
-            runtime: Fake::new(seed),
-            records: BTreeMap::new(),
+            runtime: runtime(seed),
+            records: Records::new(seed ^ 2),
+            unrecorded: BTreeSet::new(),
             addresses: BTreeMap::new(),
             next_address: 0,
             process: None,
             health: Health::new(seed ^ 1),
             deaf: false,
+            forgetful: false,
             notices: Vec::new(),
         }
     }
@@ -217,7 +228,7 @@ impl SimNode {
             finishing: BTreeSet::new(),
             written: BTreeMap::new(),
         });
-        for pod in self.records.values().cloned().collect::<Vec<_>>() {
+        for pod in self.records.recorded() {
             self.pod_changed(now, Arc::new(pod));
         }
     }
@@ -225,6 +236,16 @@ impl SimNode {
     /// Ends the agent at once.
     pub(crate) fn kill(&mut self) {
         self.process = None;
+        let (full, lost) = (self.records.is_full(), self.records.lose_waiting());
+        if full {
+            self.unrecorded.extend(lost);
+        }
+    }
+
+    /// Whether the end of a pod may have been told while no disk would take it. Such a pod may run again: there is
+    /// nothing left that could know better.
+    pub(crate) fn may_have_forgotten_the_end_of(&self, pod: &PodUid) -> bool {
+        self.unrecorded.contains(pod)
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -277,7 +298,9 @@ impl SimNode {
                     if let Some(pod) = process.agent.pod(&uid) {
                         let mut object = (**pod).clone();
                         object.status = Some((*status).clone());
-                        self.records.insert(uid.clone(), object);
+                        if !self.forgetful {
+                            self.records.put(now.mono, uid.clone(), object);
+                        }
                         process.written.insert(uid, *status);
                     }
                 } else if process.agent.pod(&uid).is_some() {
@@ -302,6 +325,7 @@ impl SimNode {
             while self.runtime.poll(now).is_some() {}
             return;
         };
+        self.records.run(now.mono);
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.mono);
         if due(process.heartbeat_at) {
             process.heartbeat_at = None;
@@ -333,7 +357,8 @@ impl SimNode {
 
     pub(crate) fn next_wake(&self) -> Option<Duration> {
         let process = self.process.as_ref();
-        let own = process.map(|p| [p.agent.poll_timeout(), p.follow_at, p.heartbeat_at, p.retry_at]);
+        let own = process
+            .map(|p| [p.agent.poll_timeout(), p.follow_at, p.heartbeat_at, p.retry_at, self.records.next_wake()]);
         own.into_iter().flatten().flatten().chain(self.runtime.next_at()).min()
     }
 
@@ -362,14 +387,14 @@ impl SimNode {
 
     fn listed(&mut self, now: Now, pods: Vec<Arc<Pod>>) {
         let there: BTreeSet<PodUid> = pods.iter().map(|pod| uid_of(pod)).collect();
-        for pod in pods {
-            self.pod_changed(now, pod);
-        }
         let Some(process) = &mut self.process else { return };
         let gone: Vec<PodUid> =
             process.agent.pods().map(|(uid, _)| uid.clone()).filter(|uid| !there.contains(uid)).collect();
         for uid in gone {
             self.pod_gone(now, &uid);
+        }
+        for pod in pods {
+            self.pod_changed(now, pod);
         }
         if let Some(process) = &mut self.process {
             process.agent.handle_complete();
@@ -381,7 +406,9 @@ impl SimNode {
         let address = self.address(&uid);
         let Some(process) = &mut self.process else { return };
         let ips = if process.agent.pod(&uid).is_some() { Vec::new() } else { vec![IpAddr::V4(address)] };
-        self.records.insert(uid.clone(), (*pod).clone());
+        if process.agent.pod(&uid).is_none_or(|old| is_worth_recording(old, &pod)) {
+            self.records.put(now.mono, uid.clone(), (*pod).clone());
+        }
         process.written.insert(uid, pod.status.clone().unwrap_or_default());
         process.agent.handle_pod(now, pod, ips);
     }
@@ -407,7 +434,11 @@ impl SimNode {
         let Some(process) = &mut self.process else { return };
         match effect {
             Effect::Command(command) => {
-                self.notices.push(Notice::Command(command.clone()));
+                match &command {
+                    Command::StartContainer(spec) => self.notices.push(Notice::Started(spec.key.clone())),
+                    Command::StopContainer { key, .. } => self.notices.push(Notice::Stopped(key.clone())),
+                    _ => {}
+                }
                 self.runtime.submit(now, command);
             }
             Effect::Mount { pod } => {
@@ -438,7 +469,7 @@ impl SimNode {
                 process.written.remove(&pod);
                 process.dirty.remove(&pod);
                 process.finishing.remove(&pod);
-                self.records.remove(&pod);
+                self.records.forget(now.mono, pod.clone());
                 self.addresses.remove(&pod);
             }
             Effect::Event(_) | Effect::Unmount { .. } => {}
@@ -457,6 +488,12 @@ impl SimNode {
             let (Some(pod), Some(status)) = (process.agent.pod(&uid), process.agent.status(&uid)) else { continue };
             if process.written.get(&uid) == Some(&**status) {
                 continue;
+            }
+            if !self.forgetful && record::ends_something(process.written.get(&uid), status) {
+                let mut object = (**pod).clone();
+                object.status = Some((**status).clone());
+                self.records.put(now.mono, uid.clone(), object);
+                self.records.write_now(now.mono);
             }
             let status = Box::new((**status).clone());
             let request = Ask::Status(PodName::of(pod), status.clone());
@@ -512,6 +549,26 @@ impl Calls {
     fn take(&mut self) -> Vec<(u64, Ask)> {
         std::mem::take(&mut self.out)
     }
+}
+
+/// A runtime in which tasks end.
+fn runtime(seed: u64) -> Fake {
+    let mut fake = Fake::new(seed);
+    for (image, seconds, code) in TASK_IMAGES {
+        let reason = if code == 0 { ExitReason::Completed } else { ExitReason::Error };
+        let life = Life::Ends { after: Duration::from_secs(seconds), code, reason };
+        fake.set_behaviour(image, Behaviour { life, ..Behaviour::default() });
+    }
+    fake
+}
+
+/// Whether an agent records what it was told of a pod that it knew.
+fn is_worth_recording(old: &Pod, new: &Pod) -> bool {
+    let (before, after) = (&old.metadata, &new.metadata);
+    old.spec != new.spec
+        || before.deletion_timestamp != after.deletion_timestamp
+        || before.labels != after.labels
+        || before.annotations != after.annotations
 }
 
 /// What every node has.

@@ -6,7 +6,7 @@ use coracle_store::{Collection, Entry, Key, ListRange, Store};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
-use serde_json::Value;
+use serde::Deserialize;
 
 /// A kind that is kept in a collection of its own.
 pub(crate) trait Kept:
@@ -47,8 +47,11 @@ pub(crate) fn one<K: Kept>(store: &dyn Store, namespace: &str, name: &str) -> Op
 
 /// The metadata of an entry of any kind.
 pub(crate) fn meta_of(entry: &Entry) -> ObjectMeta {
-    let object: Option<Value> = serde_json::from_slice(&entry.bytes).ok();
-    object.and_then(|mut object| serde_json::from_value(object["metadata"].take()).ok()).unwrap_or_default()
+    #[derive(Deserialize)]
+    struct Partial {
+        metadata: ObjectMeta,
+    }
+    serde_json::from_slice(&entry.bytes).map(|object: Partial| object.metadata).unwrap_or_default()
 }
 
 /// The uid of an object.
@@ -91,6 +94,11 @@ pub(crate) fn is_serving(pod: &Pod) -> bool {
 pub(crate) fn is_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether a pod is a task, which ends by itself.
+pub(crate) fn is_task(pod: &Pod) -> bool {
+    label(&pod.metadata, crate::apps::TASK).is_some()
 }
 
 /// The node a pod is bound to.

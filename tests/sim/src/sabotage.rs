@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use coracle_agent_core::workload::Command;
+use coracle_agent_core::PodUid;
+use coracle_agent_core::workload::{Command, ContainerKey};
 use coracle_store::{Durability, Op, SqliteStore, Store, Value};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
@@ -15,8 +16,13 @@ use crate::checks::always_serves;
 use crate::client::Client;
 use crate::followers::Tamper;
 use crate::node::Notice;
-use crate::objects::{all, collection, is_serving, label, name_of, namespace_of, node_of, one, uid_of};
-use crate::world::World;
+use crate::objects::{
+    all, collection, is_ended, is_ending, is_serving, is_task, label, name_of, namespace_of, node_of, one, uid_of,
+};
+use crate::world::{Event, Outlives, World};
+
+/// Until machines lose their power: long enough for a short task to end and be told of.
+const POWER_CUT: std::time::Duration = std::time::Duration::from_secs(8);
 
 /// A promise to be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +43,14 @@ pub enum Sabotage {
     Restart,
     /// An agent stops a container that nobody asked it to stop.
     Stop,
+    /// The container of a pod that has ended is started.
+    Rerun,
+    /// Nodes tell of ends before they have recorded them, and then lose their power.
+    Forgetful,
+    /// A pod that has ended is said to run.
+    Unend,
+    /// A node turns a pod away for want of room.
+    TurnAway,
     /// A budget is spent further than it goes.
     Overspend,
     /// A slice sends traffic to a pod that does not serve.
@@ -70,6 +84,10 @@ impl Sabotage {
         Self::LoseWrite,
         Self::Restart,
         Self::Stop,
+        Self::Rerun,
+        Self::Forgetful,
+        Self::Unend,
+        Self::TurnAway,
         Self::Overspend,
         Self::StaleEndpoint,
         Self::LostEndpoint,
@@ -93,6 +111,9 @@ impl Sabotage {
             Self::LoseWrite => "a crash lost",
             Self::Restart => "was started again",
             Self::Stop => "was stopped though nobody deleted its pod",
+            Self::Rerun | Self::Forgetful => "was started though its pod has ended",
+            Self::Unend => "left its final phase",
+            Self::TurnAway => "was turned away by its node",
             Self::Overspend => "was evicted against the budget",
             Self::StaleEndpoint => "which does not serve",
             Self::LostEndpoint => "serves and is no endpoint",
@@ -124,6 +145,11 @@ fn some_pod(store: &SqliteStore) -> Option<Arc<Pod>> {
     })
 }
 
+/// A task that has ended.
+fn ended_task(store: &SqliteStore) -> Option<Arc<Pod>> {
+    all::<Pod>(store).into_iter().find(|pod| is_task(pod) && is_ended(pod) && !is_ending(&pod.metadata))
+}
+
 /// What is broken through the API: requests that no controller would send.
 async fn requests(sabotage: Sabotage, client: &Client, store: &SqliteStore) -> Option<()> {
     match sabotage {
@@ -138,6 +164,18 @@ async fn requests(sabotage: Sabotage, client: &Client, store: &SqliteStore) -> O
                 });
                 client.post(&path(NAMESPACE, "pods", ""), &pod).await.ok()?;
             }
+        }
+        Sabotage::Forgetful => {
+            let task = apps::task_of("again", "quick:v1", "OnFailure");
+            client.post(&path(NAMESPACE, "pods", ""), &task).await.ok()?;
+        }
+        Sabotage::Unend | Sabotage::TurnAway => {
+            let (pod, status) = match sabotage {
+                Sabotage::Unend => (ended_task(store)?, json!({"phase": "Running"})),
+                _ => (some_pod(store)?, json!({"phase": "Failed", "reason": "OutOfcpu"})),
+            };
+            let at = format!("{}/status", path(NAMESPACE, "pods", name_of(&pod.metadata)));
+            client.strategic(&at, &json!({"status": status})).await.ok()?;
         }
         Sabotage::Overspend => overspend(client, store).await?,
         Sabotage::StaleEndpoint => {
@@ -226,7 +264,7 @@ async fn overspend(client: &Client, store: &SqliteStore) -> Option<()> {
     let disrupted: serde_json::Map<String, Json> =
         names.into_iter().map(|name| (name, json!(format!("{:.0}", client.now())))).collect();
     let at = path(namespace_of(&budget.metadata), "poddisruptionbudgets", name_of(&budget.metadata));
-    client.merge(&format!("{at}/status"), &json!({"status": {"disruptedPods": disrupted}})).await.ok().map(drop)
+    client.merge(&format!("{at}/status"), &json!({"status": {"disruptedPods": disrupted}})).await.ok()
 }
 
 fn slice_of(store: &SqliteStore) -> Option<Arc<EndpointSlice>> {
@@ -241,7 +279,7 @@ fn slice_of(store: &SqliteStore) -> Option<Arc<EndpointSlice>> {
 
 async fn set_endpoints(client: &Client, slice: &EndpointSlice, endpoints: Json) -> Option<()> {
     let at = path(namespace_of(&slice.metadata), "endpointslices", name_of(&slice.metadata));
-    client.merge(&at, &json!({"endpoints": endpoints})).await.ok().map(drop)
+    client.merge(&at, &json!({"endpoints": endpoints})).await.ok()
 }
 
 impl World {
@@ -255,6 +293,10 @@ impl World {
         if sabotage == Sabotage::LostEndpoint {
             self.checks.disturb_all(now);
         }
+        if sabotage == Sabotage::Forgetful {
+            self.nodes.iter_mut().for_each(|node| node.forgetful = true);
+            self.after(POWER_CUT, Event::PowerCut);
+        }
         self.sabotage_node(sabotage);
         self.sabotage_store(sabotage).await?;
         let (Some(client), Some(server)) = (self.control.admin(), &self.control.server) else { return Ok(()) };
@@ -267,7 +309,21 @@ impl World {
         Ok(())
     }
 
+    /// Every machine loses its power, and comes back without its server.
+    pub(crate) fn power_cut(&mut self) {
+        for number in 0..self.nodes.len() {
+            self.net.change(number, |link| link.partitioned = true);
+            self.kill_agent(number, Outlives::Nothing);
+            self.nodes[number].start(self.clock.both());
+            self.wake(number);
+        }
+    }
+
     fn sabotage_node(&mut self, sabotage: Sabotage) {
+        if sabotage == Sabotage::Rerun {
+            self.rerun();
+            return;
+        }
         let now = self.clock.both();
         let Some(at) = (0..self.nodes.len()).find(|at| self.nodes[*at].some_running().is_some()) else { return };
         let Some(key) = self.nodes[at].some_running() else { return };
@@ -286,12 +342,23 @@ impl World {
                 self.wake(at);
             }
             Sabotage::Stop => {
+                self.nodes[at].notices.push(Notice::Stopped(key.clone()));
                 let stop = Command::StopContainer { key, grace: std::time::Duration::ZERO };
-                self.nodes[at].notices.push(Notice::Command(stop.clone()));
                 self.nodes[at].runtime.submit(now, stop);
             }
             _ => {}
         }
+    }
+
+    /// The container of a task that has ended is started where it ran.
+    fn rerun(&mut self) {
+        let Some(pod) = ended_task(&self.control.ground.disk) else { return };
+        let Some(node) = self.nodes.iter_mut().find(|node| Some(node.name.as_str()) == node_of(&pod)) else { return };
+        node.notices.push(Notice::Started(ContainerKey {
+            pod: PodUid::new(uid_of(&pod.metadata)),
+            name: "main".into(),
+            attempt: 1,
+        }));
     }
 
     async fn sabotage_store(&mut self, sabotage: Sabotage) -> Result<(), String> {

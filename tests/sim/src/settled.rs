@@ -1,7 +1,6 @@
 //! What must have come about once nothing disturbs the cluster any more: everything that is declared, and nothing else.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use coracle_api::KINDS;
 use coracle_api::kind::Storage;
@@ -13,7 +12,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use crate::budgets::{desired, healthy};
 use crate::checks::{complete, pods_of, serves};
 use crate::node::SimNode;
-use crate::objects::{all, is_ended, is_ending, meta_of, name_of, node_of, uid_of};
+use crate::objects::{all, is_ended, is_ending, is_task, meta_of, name_of, node_of, uid_of};
 
 /// Everything that is declared, compared with what is there; the first difference.
 pub(crate) fn settled(store: &SqliteStore, nodes: &[SimNode]) -> Result<(), String> {
@@ -36,21 +35,19 @@ fn apps(store: &SqliteStore) -> Result<(), String> {
         serves(store, &app, &own)?;
         declared.extend(own.iter().map(|pod| uid_of(&pod.metadata)));
     }
-    let surplus: Vec<String> =
-        pods.iter().filter(|pod| !declared.contains(uid_of(&pod.metadata)) && !is_left(pod)).map(portrait).collect();
+    if let Some(task) = pods.iter().find(|pod| is_task(pod) && !is_ended(pod)) {
+        return Err(format!("the task {} has not ended", portrait(task)));
+    }
+    let surplus: Vec<String> = pods
+        .iter()
+        .filter(|pod| !is_task(pod) && !declared.contains(uid_of(&pod.metadata)))
+        .map(|pod| portrait(pod))
+        .collect();
     if surplus.is_empty() { Ok(()) } else { Err(format!("pods are there that nobody declares: {surplus:?}")) }
 }
 
-/// Whether a pod is one that its node turned away, which Kubernetes leaves where it is: its ReplicaSet has another one,
-/// and the collector of pods only looks at thousands of them.
-fn is_left(pod: &Pod) -> bool {
-    let status = pod.status.as_ref();
-    let turned_away = status.and_then(|status| status.reason.as_deref()).is_some_and(|why| why.starts_with("OutOf"));
-    turned_away && is_ended(pod) && !is_ending(&pod.metadata)
-}
-
 /// What tells of a pod why it may still be there.
-fn portrait(pod: &Arc<Pod>) -> String {
+fn portrait(pod: &Pod) -> String {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("no phase");
     let node = node_of(pod).unwrap_or("no node");
     let ending = if is_ending(&pod.metadata) { "being deleted" } else { "not being deleted" };
@@ -62,7 +59,7 @@ fn containers(store: &SqliteStore, nodes: &[SimNode]) -> Result<(), String> {
         nodes.iter().flat_map(|node| node.runtime.running()).map(|key| key.pod.as_str().to_owned()).collect();
     let pods = all::<Pod>(store);
     let wanted: BTreeSet<String> =
-        pods.iter().filter(|pod| !is_left(pod)).map(|pod| uid_of(&pod.metadata).to_owned()).collect();
+        pods.iter().filter(|pod| !is_ended(pod)).map(|pod| uid_of(&pod.metadata).to_owned()).collect();
     if running == wanted { Ok(()) } else { Err(format!("{} pods run, {} are wanted", running.len(), wanted.len())) }
 }
 

@@ -2,9 +2,10 @@
 //! must take with it, and is never preempted for what is not more important.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_store::ListRange;
+use coracle_store::{Entry, ListRange};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -34,7 +35,12 @@ impl Stories {
         if is_of::<ConfigMap>(commit.key) || is_of::<ReplicaSet>(commit.key) {
             self.check_ends(commit)?;
         }
-        if is_of::<Pod>(commit.key) { self.check_preemption(commit) } else { Ok(()) }
+        if is_of::<Pod>(commit.key) {
+            check_phase(commit)?;
+            check_taken(commit)?;
+            self.check_preemption(commit)?;
+        }
+        Ok(())
     }
 
     fn check_ends(&mut self, commit: &Commit<'_>) -> Result<(), String> {
@@ -75,6 +81,30 @@ impl Stories {
         let recent = |uid: &str, at: Duration| self.unbound.contains(uid) || commit.now <= at + LAG;
         let better = self.pending.iter().any(|(uid, (other, at))| *other > priority && recent(uid, *at));
         if better { Ok(()) } else { Err(format!("{} was preempted for nothing more important", commit.key)) }
+    }
+}
+
+/// A pod that has ended has ended for good.
+fn check_phase(commit: &Commit<'_>) -> Result<(), String> {
+    let phase = |entry: &Arc<Entry>| typed::<Pod>(entry).and_then(|pod| pod.status.as_ref()?.phase.clone());
+    let (Some(old), Some(new)) = (commit.old.and_then(phase), commit.new.and_then(phase)) else { return Ok(()) };
+    if ["Succeeded", "Failed"].contains(&old.as_str()) && new != old {
+        return Err(format!("{} left its final phase {old} for {new}", commit.key));
+    }
+    Ok(())
+}
+
+/// The scheduler promises no room that a node does not have, so no node turns a pod away for want of it. Kubernetes
+/// leaves such a pod where it is, and so does the collector of pods: each would be lying about for ever.
+fn check_taken(commit: &Commit<'_>) -> Result<(), String> {
+    let Some(pod) = commit.new.and_then(|entry| typed::<Pod>(entry)) else { return Ok(()) };
+    let status = pod.status.as_ref();
+    match status.and_then(|status| status.reason.as_deref()).filter(|reason| reason.starts_with("OutOf")) {
+        Some(reason) => {
+            let message = status.and_then(|status| status.message.as_deref()).unwrap_or_default();
+            Err(format!("{} was turned away by its node: {reason}, {message}", commit.key))
+        }
+        None => Ok(()),
     }
 }
 

@@ -15,16 +15,19 @@ use serde_json::{Value, json};
 use crate::apps::{self, App, FILLER, LOW, NAMESPACE, path};
 use crate::books::Books;
 use crate::client::Client;
-use crate::objects::{all, is_ending, name_of, namespace_of, node_of, uid_of};
+use crate::objects::{all, is_ending, is_task, name_of, namespace_of, node_of, uid_of};
 use crate::stories::HOLD;
 
-/// Three nodes of 4 CPUs hold 24 pods of half a CPU: three times five, with two more each while they roll, fit.
-const MOST_APPS: usize = 3;
-const MOST_REPLICAS: i32 = 5;
+/// Three nodes hold 15 pods of half a CPU and a few tasks: two apps of three pods, and one of one, with two more each
+/// while they roll, fit. Few pods suffice to show what can meet, and leave the time for many worlds.
+const MOST_APPS: usize = 2;
+const MOST_REPLICAS: i32 = 3;
 /// More than there is room for beside the apps.
-const FILLER_REPLICAS: i32 = 14;
-/// Namespaces that come and go, each with an app of its own.
-const MOST_NAMESPACES: usize = 2;
+const FILLER_REPLICAS: i32 = 10;
+/// Tasks that are there at once, ended ones included.
+const MOST_TASKS: usize = 4;
+/// Namespaces that come and go at once, each with an app of its own.
+const MOST_NAMESPACES: usize = 1;
 
 /// What an action disturbs beyond what rollouts may.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +63,7 @@ impl Errand {
         for call in self.calls {
             // Whether it is accepted is the server's affair; the world is judged by what it stores.
             let _ = match call {
-                Call::Post(path, object) => client.post(&path, &object).await,
+                Call::Post(path, object) => client.post(&path, &object).await.map(drop),
                 Call::Merge(path, patch) => client.merge(&path, &patch).await,
                 Call::Delete(path, options) => client.delete(&path, &options).await,
                 Call::Family(name) => family(&client, &name).await,
@@ -73,14 +76,14 @@ impl Errand {
     }
 }
 
-async fn family(client: &Client, name: &str) -> Result<Value, crate::client::Refusal> {
+async fn family(client: &Client, name: &str) -> Result<(), crate::client::Refusal> {
     let all = path(NAMESPACE, "configmaps", "");
     let owner = client.post(&all, &apps::config_map(NAMESPACE, name)).await?;
     let uid = owner["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     for number in 0..2 {
         client.post(&all, &apps::owned(NAMESPACE, &format!("{name}-{number}"), (name, &uid))).await?;
     }
-    Ok(owner)
+    Ok(())
 }
 
 /// The users.
@@ -99,6 +102,7 @@ impl Users {
         let classes = "/apis/scheduling.k8s.io/v1/priorityclasses".to_owned();
         let mut calls = vec![Call::Post(classes, apps::low_priority())];
         calls.extend(self.app(NAMESPACE, "d0", None));
+        calls.push(self.task());
         Errand::new(Disturbs::Nothing, calls)
     }
 
@@ -106,7 +110,7 @@ impl Users {
     pub(crate) fn next(&mut self, store: &SqliteStore, is_quiet: bool) -> Errand {
         let apps = self.apps(store);
         let app = apps.choose(&mut self.rng).cloned();
-        let dice = if is_quiet { self.rng.random_range(8..24) } else { self.rng.random_range(0..24) };
+        let dice = if is_quiet { self.rng.random_range(8..26) } else { self.rng.random_range(0..26) };
         match (dice, app) {
             (0..=2, _) | (_, None) => self.create(apps.len()),
             (3, _) => self.node_errand(store),
@@ -119,6 +123,7 @@ impl Users {
             (17..=19, _) => self.evict(store),
             (20, _) => self.family_errand(store),
             (21, _) => self.hold_errand(store),
+            (22 | 23, _) => self.task_errand(store),
             (_, _) => self.namespace_errand(store),
         }
     }
@@ -163,6 +168,22 @@ impl Users {
             calls.push(Call::Post(path(namespace, "poddisruptionbudgets", ""), app.budget(&mut self.rng)));
         }
         calls
+    }
+
+    fn task(&mut self) -> Call {
+        let name = self.fresh("task");
+        Call::Post(path(NAMESPACE, "pods", ""), apps::task(&name, &mut self.rng))
+    }
+
+    /// A task comes; one that has ended long ago goes.
+    fn task_errand(&mut self, store: &SqliteStore) -> Errand {
+        let pods = all::<Pod>(store);
+        let tasks: Vec<&Arc<Pod>> = pods.iter().filter(|pod| is_task(pod)).collect();
+        let call = match tasks.choose(&mut self.rng).filter(|_| tasks.len() >= MOST_TASKS) {
+            Some(pod) => Call::Delete(path(NAMESPACE, "pods", name_of(&pod.metadata)), Value::Null),
+            None => self.task(),
+        };
+        Errand::new(Disturbs::Nothing, vec![call])
     }
 
     fn create(&mut self, there: usize) -> Errand {

@@ -21,15 +21,12 @@ use crate::health::Ailment;
 use crate::link::{Address, Arrival, INBOX, Net};
 use crate::node::SimNode;
 use crate::panics;
+use crate::plan::{Events, Plan};
 use crate::settled::settled;
 use crate::users::{Disturbs, Errand, Users};
 
-/// How long faults happen, how long users go on without them, and how long everything may then take to come about.
-const FAULTS: Duration = Duration::from_secs(120);
-const QUIET: Duration = Duration::from_secs(120);
+/// How long everything may take to come about once users have done all they do.
 const SETTLE: Duration = Duration::from_secs(15 * 60);
-/// How long a fault may show after its end: a silent node is noticed late, and its pods leave later still.
-const AFTERMATH: Duration = Duration::from_secs(60);
 /// When a promise is broken on purpose, when its users have done all they do, and how long it may then go unnoticed.
 const BREAK: Duration = Duration::from_secs(30);
 const BROKEN: Duration = Duration::from_secs(60);
@@ -52,7 +49,7 @@ pub struct Outcome {
     pub evictions: u64,
     /// Virtual time at which all that was declared had come about.
     pub settled_at: Duration,
-    /// A hash over every write: when, where, and what.
+    /// A hash over every step and every write: when, where, and what.
     pub trace: u64,
 }
 
@@ -74,16 +71,28 @@ impl std::fmt::Display for Failure {
     }
 }
 
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) enum Event {
     GiveUp(usize, u32, u64),
     Wake(usize),
     Fault,
-    Heal(Fault),
+    Heal(Fault, Duration),
     User,
     FaultsEnd,
+    /// No fault shows any more, if none was late.
+    Calm,
     UsersEnd,
     Look,
     Sabotage,
+    PowerCut,
+}
+
+/// What outlives an agent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlives {
+    Containers,
+    /// The machine has lost its power, or its runtime is in the agent's process.
+    Nothing,
 }
 
 /// What the world keeps of an agent's life.
@@ -100,8 +109,9 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     pub(crate) agenda: Agenda<Event>,
     rng: SmallRng,
+    plan: Plan,
     pub(crate) control: Control,
-    net: Arc<Net>,
+    pub(crate) net: Arc<Net>,
     inbox: mpsc::Receiver<Arrival>,
     pub(crate) nodes: Vec<SimNode>,
     lives: Vec<Life>,
@@ -112,7 +122,10 @@ pub(crate) struct World {
     looked: (Revision, usize),
     active: usize,
     faults_over: bool,
+    /// Users rest from the end of the faults until none shows any more.
+    users_rest: bool,
     users_over: bool,
+    quiet_until: Duration,
     aftermath_until: Duration,
 }
 
@@ -122,7 +135,11 @@ impl World {
         panics::watch();
         let mut rng = SmallRng::seed_from_u64(seed);
         let clock = Clock::start();
-        let mut control = Control::new(rng.random(), clock)?;
+        let mut plan = Plan::draw(&mut rng);
+        if settings.sabotage.is_some() {
+            plan.events = Events::Taken;
+        }
+        let mut control = Control::new(rng.random(), clock, settings.keep, plan.events)?;
         let count = rng.random_range(3..=5);
         let (sender, inbox) = mpsc::channel(INBOX);
         let net = Net::new(count, rng.random(), sender, clock);
@@ -138,6 +155,7 @@ impl World {
             clock,
             agenda: Agenda::new(),
             rng,
+            plan,
             control,
             net,
             inbox,
@@ -150,7 +168,9 @@ impl World {
             looked: (Revision::ZERO, 0),
             active: 0,
             faults_over: false,
+            users_rest: false,
             users_over: false,
+            quiet_until: Duration::ZERO,
             aftermath_until: Duration::ZERO,
         };
         world.begin()?;
@@ -165,6 +185,7 @@ impl World {
         self.run_errand(errand);
         for number in 0..self.nodes.len() {
             self.nodes[number].start(self.clock.both());
+            self.lives[number].wake_at = Some(now);
             self.agenda.at(now, Event::Wake(number));
         }
         if self.settings.sabotage.is_some() {
@@ -174,9 +195,9 @@ impl World {
             return Ok(());
         }
         self.agenda.at(Duration::from_secs(3), Event::User);
-        self.agenda.at(Duration::from_secs(12), Event::Fault);
-        self.agenda.at(FAULTS, Event::FaultsEnd);
-        self.agenda.at(FAULTS + QUIET, Event::UsersEnd);
+        let first = self.plan.fault_pause(&mut self.rng);
+        self.after(first, Event::Fault);
+        self.after(self.plan.faults, Event::FaultsEnd);
         Ok(())
     }
 
@@ -190,7 +211,7 @@ impl World {
             writes: records.ledger.writes(),
             evictions: records.budgets.accepted(),
             settled_at,
-            trace: records.trace(),
+            trace: records.trace.hash(),
         }))
     }
 
@@ -204,9 +225,13 @@ impl World {
             tokio::select! {
                 biased;
                 Some(arrival) = self.inbox.recv() => self.arrive(arrival),
-                _ = disk.wait_for(self.seen.next()) => self.seen = disk.revision(),
+                _ = disk.wait_for(self.seen.next()) => {
+                    self.seen = disk.revision();
+                    self.note(("sees", self.seen.0));
+                }
                 () = self.clock.until(self.agenda.next_at()) => {
                     while let Some(event) = self.agenda.take_due(self.clock.now()) {
+                        self.note(event);
                         if let Some(settled_at) = self.apply(event).await? {
                             return Ok(settled_at);
                         }
@@ -227,32 +252,40 @@ impl World {
                 }
             }
             Event::Wake(number) => {
-                self.lives[number].wake_at = None;
-                self.wake(number);
+                // An earlier wake-up has taken the place of one that was planned before.
+                if self.lives[number].wake_at.is_some_and(|at| at <= self.clock.now()) {
+                    self.lives[number].wake_at = None;
+                    self.wake(number);
+                }
             }
             Event::Fault if self.faults_over => {}
             Event::Fault => {
                 self.fault()?;
-                let pause = self.rng.random_range(3_000..15_000);
-                self.after(Duration::from_millis(pause), Event::Fault);
+                let pause = self.plan.fault_pause(&mut self.rng);
+                self.after(pause, Event::Fault);
             }
-            Event::Heal(fault) => self.heal(fault).await?,
-            Event::FaultsEnd => self.faults_over = true,
-            Event::User if self.users_over => {}
+            Event::Heal(fault, lasted) => self.heal(fault, lasted).await?,
+            Event::FaultsEnd => {
+                (self.faults_over, self.users_rest) = (true, true);
+                self.after(Duration::ZERO, Event::Calm);
+            }
+            Event::Calm => self.calm(),
+            Event::User if self.users_over || self.users_rest => {}
             Event::User => {
                 self.user()?;
-                let pause = self.rng.random_range(1_000..10_000);
-                self.after(Duration::from_millis(pause), Event::User);
+                let pause = self.plan.user_pause(&mut self.rng);
+                self.after(pause, Event::User);
             }
-            Event::UsersEnd if self.active > 0 => self.after(LOOK, Event::UsersEnd),
             Event::UsersEnd => {
                 self.users_over = true;
+                self.quiet_until = self.clock.now();
                 let errand = self.users.tidy(&self.control.ground.disk);
                 self.run_errand(errand);
                 self.after(LOOK, Event::Look);
             }
             Event::Look => return self.look(),
             Event::Sabotage => self.sabotage().await?,
+            Event::PowerCut => self.power_cut(),
         }
         Ok(None)
     }
@@ -263,13 +296,25 @@ impl World {
 
     fn look(&mut self) -> Result<Option<Duration>, String> {
         let now = self.clock.now();
-        let latest = if self.settings.sabotage.is_some() { BROKEN + NOTICE } else { FAULTS + QUIET + SETTLE };
+        let latest = if self.settings.sabotage.is_some() { BROKEN + NOTICE } else { self.quiet_until + SETTLE };
         match settled(&self.control.ground.disk, &self.nodes) {
             Ok(()) => return Ok(Some(now)),
             Err(why) if now > latest => return Err(format!("never settled: {why}")),
             Err(_) => self.after(LOOK, Event::Look),
         }
         Ok(None)
+    }
+
+    /// Lets users go on once nothing of the faults shows.
+    fn calm(&mut self) {
+        let now = self.clock.now();
+        if self.active > 0 || now <= self.aftermath_until {
+            self.agenda.at(self.aftermath_until.max(now) + Duration::from_secs(1), Event::Calm);
+            return;
+        }
+        self.users_rest = false;
+        self.after(Duration::ZERO, Event::User);
+        self.after(self.plan.quiet, Event::UsersEnd);
     }
 
     fn user(&mut self) -> Result<(), String> {
@@ -314,16 +359,13 @@ impl World {
             return Err(what);
         }
         // What a fault began may show after it: limits count only in the quiet time.
-        if self.active > 0 || !self.faults_over {
-            self.aftermath_until = now + AFTERMATH;
-        }
-        if now < self.aftermath_until {
+        if self.active > 0 || !self.faults_over || now < self.aftermath_until {
             self.checks.disturb_all(now);
         }
         let disk = Arc::clone(&self.control.ground.disk);
         for (number, node) in self.nodes.iter_mut().enumerate() {
             for notice in std::mem::take(&mut node.notices) {
-                self.checks.notice(number, &notice, &disk, now)?;
+                self.checks.notice((number, node), &notice, &disk, now)?;
             }
         }
         if let Some(why) = self.control.ground.books.broken() {
@@ -342,13 +384,24 @@ impl World {
         let followers = &mut self.followers;
         self.control.ground.books.with(|records| followers.check(&disk, &mut records.ledger))?;
         self.checks.step(&disk, &self.nodes, now)?;
-        if now > self.aftermath_until {
+        if self.faults_over && self.active == 0 && now > self.aftermath_until {
             self.control.ground.books.with(|records| records.endpoints.standing(disk.as_ref(), now))?;
         }
         Ok(())
     }
 
+    fn note(&self, what: impl std::hash::Hash + std::fmt::Debug) {
+        let now = self.clock.now();
+        self.control.ground.books.with(|records| records.trace.step(now, what));
+    }
+
+    /// The lines of the story, if they were kept.
+    pub(crate) fn take_story(&self) -> Vec<String> {
+        self.control.ground.books.with(|records| records.trace.take_lines())
+    }
+
     fn arrive(&mut self, arrival: Arrival) {
+        self.note(("hears", arrival.number, arrival.life, arrival.what.name()));
         if self.lives[arrival.number].number == arrival.life {
             self.nodes[arrival.number].handle(arrival.what, self.clock.both());
             self.wake(arrival.number);
@@ -383,8 +436,8 @@ impl World {
         let fault = Fault::draw(&mut self.rng, self.nodes.len());
         if self.start_fault(fault)? {
             self.active += 1;
-            let lasts = fault.lasts(&mut self.rng);
-            self.after(lasts, Event::Heal(fault));
+            let lasts = fault.lasts(&self.plan, &mut self.rng);
+            self.after(lasts, Event::Heal(fault, lasts));
         }
         Ok(())
     }
@@ -393,7 +446,10 @@ impl World {
     fn start_fault(&mut self, fault: Fault) -> Result<bool, String> {
         match fault {
             Fault::AgentDies(number) if !self.nodes[number].is_running() => return Ok(false),
-            Fault::AgentDies(number) => self.kill_agent(number),
+            Fault::AgentDies(number) => {
+                let outlives = if self.rng.random_bool(0.5) { Outlives::Containers } else { Outlives::Nothing };
+                self.kill_agent(number, outlives);
+            }
             Fault::ManagerDies if !self.control.is_managed() => return Ok(false),
             Fault::ManagerDies => self.control.kill_manager(),
             Fault::ServerDies if !self.control.is_up() => return Ok(false),
@@ -403,6 +459,7 @@ impl World {
             Fault::Slow(number) => self.net.change(number, |link| link.slow = Some(Duration::from_millis(1_500))),
             Fault::SlowDisk => self.control.ground.pace.set_slow(Some(Duration::from_millis(1_500))),
             Fault::DiskFull => self.set_disk_full(true)?,
+            Fault::NodeDiskFull(number) => self.nodes[number].records.set_full(true),
             Fault::Runtime(number) => {
                 self.nodes[number].runtime.set_faults(Faults { pull: 0.2, sandbox: 0.2, start: 0.2, crash: 0.1 });
             }
@@ -412,8 +469,9 @@ impl World {
         Ok(true)
     }
 
-    async fn heal(&mut self, fault: Fault) -> Result<(), String> {
+    async fn heal(&mut self, fault: Fault, lasted: Duration) -> Result<(), String> {
         self.active -= 1;
+        self.aftermath_until = self.aftermath_until.max(self.clock.now() + fault.shows_for(lasted));
         match fault {
             Fault::AgentDies(number) => {
                 self.nodes[number].start(self.clock.both());
@@ -428,6 +486,7 @@ impl World {
             Fault::Slow(number) => self.net.change(number, |link| link.slow = None),
             Fault::SlowDisk => self.control.ground.pace.set_slow(None),
             Fault::DiskFull => self.set_disk_full(false)?,
+            Fault::NodeDiskFull(number) => self.nodes[number].records.set_full(false),
             Fault::Runtime(number) => self.nodes[number].runtime.set_faults(Faults::default()),
             Fault::Busy(number) | Fault::Hung(number) => self.nodes[number].health.ailment = Ailment::None,
         }
@@ -457,14 +516,13 @@ impl World {
         Ok(())
     }
 
-    fn kill_agent(&mut self, number: usize) {
-        let survives = self.rng.random_bool(0.5);
+    pub(crate) fn kill_agent(&mut self, number: usize, outlives: Outlives) {
         let there: BTreeSet<PodUid> =
             self.checks.started(number).into_iter().filter(|pod| !self.nodes[number].runtime.is_gone(pod)).collect();
         let node = &mut self.nodes[number];
         let mut running: BTreeSet<PodUid> = node.runtime.running().map(|key| key.pod.clone()).collect();
         node.kill();
-        if !survives {
+        if outlives == Outlives::Nothing {
             node.runtime.lose_everything();
             running.clear();
         }
