@@ -8,6 +8,7 @@ mod history;
 mod log;
 mod plan;
 mod queue;
+mod reserve;
 mod rows;
 mod sweep;
 mod writer;

@@ -69,6 +69,9 @@ impl Op {
 pub enum Durability {
     /// The answer comes after the disk has it.
     Durable,
+    /// The same for a change that leads to less: one of an object that is being deleted. On a full disk it may use the room
+    /// that the store holds back for deletions.
+    Freeing,
     /// For heartbeats: held in memory and written at most once a minute. A crash may bring the last written state
     /// back; a revision is still never given out twice. Only updates can be volatile: a transaction with a create or
     /// a delete in it is durable whatever it asks for.
@@ -84,6 +87,8 @@ pub struct ListRange {
     pub start_after: Option<String>,
     /// At most so many; `None` for all.
     pub limit: Option<usize>,
+    /// How many there are, where the caller knows: from the page before, of the same state. They need not be counted then.
+    pub known: Option<usize>,
 }
 
 impl ListRange {

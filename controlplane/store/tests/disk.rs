@@ -280,6 +280,20 @@ async fn fill_up(disk: &Path) {
     assert_eq!(beat, visible.next());
     check_kept(&store, &kept);
 
+    // There is room for what makes room, and for nothing else.
+    for (name, revision) in kept.split_off(kept.len() - 40) {
+        commit(&store, Op::Delete { key: key(&name), expected: revision }).await.unwrap();
+    }
+    let (name, revision) = kept.pop().unwrap();
+    let marked = Op::Update { key: key(&name), expected: revision, value: Value::plain(vec![b'y'; 3_000]) };
+    let refused = commit(&store, marked.clone()).await;
+    assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+    let marked = store.commit(vec![marked], Durability::Freeing).await.unwrap();
+    kept.push((name, marked[0].revision));
+    let refused = commit(&store, create("more", 10)).await;
+    assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+    check_kept(&store, &kept);
+
     // Room again: it goes on by itself.
     fs::remove_file(disk.join("ballast")).unwrap();
     kept.push(("after".into(), commit(&store, create("after", 1_000)).await.unwrap()));
@@ -338,4 +352,42 @@ fn check_kept(store: &SqliteStore, kept: &[(String, Revision)]) {
     for (name, revision) in kept {
         assert_eq!(store.get(&key(name)).map(|entry| entry.revision), Some(*revision), "{name}");
     }
+}
+
+#[tokio::test]
+async fn what_would_be_lost_is_not_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let store = open(&data).unwrap();
+    commit(&store, create("a", 10)).await.unwrap();
+    fs::rename(data.join("store.db"), data.join("moved")).unwrap();
+    fs::write(data.join("store.db"), "another").unwrap();
+    let error = commit(&store, create("b", 10)).await.unwrap_err().to_string();
+    assert!(error.contains("store.db was deleted or replaced"), "{error}");
+    fs::remove_dir_all(&data).unwrap();
+    assert!(commit(&store, create("c", 10)).await.is_err());
+    assert!(store.get(&key("a")).is_some(), "what there was can be read");
+    assert!(store.get(&key("b")).is_none());
+}
+
+/// A program that reads the database, such as one that copies it, keeps the log from being folded: that is no fold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_reader_keeps_the_write_ahead_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    commit(&store, create("first", 10)).await.unwrap();
+    let copy = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    copy.execute_batch("BEGIN").unwrap();
+    let seen = || copy.query_row("SELECT count(*) FROM log", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(seen(), 1);
+    for index in 0..40 {
+        commit(&store, create(&format!("held-{index}"), 1 << 20)).await.unwrap();
+    }
+    assert_eq!(store.stats().snapshot().checkpoints, 0, "nothing of it can go");
+    assert_eq!(seen(), 1);
+    copy.execute_batch("COMMIT").unwrap();
+    for index in 0..40 {
+        commit(&store, create(&format!("free-{index}"), 1 << 20)).await.unwrap();
+    }
+    assert!(store.stats().snapshot().checkpoints > 0);
 }

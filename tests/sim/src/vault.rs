@@ -72,7 +72,8 @@ impl Vault {
         let checks: Vec<bool> = ops.iter().map(|op| matches!(op, Op::Check { .. })).collect();
         // Only updates can be volatile.
         let all_updates = sort.iter().zip(&checks).all(|((_, update), check)| *update || *check);
-        let kept = if all_updates { durability } else { Durability::Durable };
+        let fleeting = all_updates && durability == Durability::Volatile;
+        let kept = if fleeting { Durability::Volatile } else { Durability::Durable };
         let entries = self.disk.commit_sync(ops, durability)?;
         for (((entry, old), (deletion, _)), checked) in entries.iter().zip(before).zip(sort).zip(checks) {
             if checked {

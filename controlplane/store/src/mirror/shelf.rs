@@ -152,14 +152,14 @@ impl Shelf {
         let mut then: BTreeMap<&str, Option<&Arc<Entry>>> = BTreeMap::new();
         for event in state.history.starting_at(state.history.place_after(at)) {
             let name: &str = &event.entry().key.name;
-            if name.starts_with(&range.prefix) {
+            if name.starts_with(&range.prefix) && range.start_after.as_deref().is_none_or(|after| name > after) {
                 then.entry(name).or_insert_with(|| event.previous());
             }
         }
         let bounds = bounds(range);
         let then = then.range::<str, _>(as_str_bounds(&bounds)).map(|(name, entry)| (*name, *entry)).peekable();
         let now = state.objects.range::<str, _>(as_str_bounds(&bounds)).peekable();
-        Some(take_page(Rewound { now, then }, range.limit, at))
+        Some(take_page(Rewound { now, then }, range.limit, range.known, at))
     }
 
     /// What the log on disk can tell about this collection.
@@ -246,20 +246,23 @@ fn list_latest(state: &State, range: &ListRange, at_least: Revision) -> Listing 
             let remaining = state.objects.len() - entries.len();
             Listing { revision, entries, remaining }
         }
-        limit => take_page(entries, limit, revision),
+        limit => take_page(entries, limit, range.known, revision),
     }
 }
 
 fn take_page<'a>(
     mut entries: impl Iterator<Item = &'a Arc<Entry>>,
     limit: Option<usize>,
+    known: Option<usize>,
     revision: Revision,
 ) -> Listing {
     match limit {
         None => Listing { revision, entries: entries.cloned().collect(), remaining: 0 },
         Some(limit) => {
-            let page = entries.by_ref().take(limit).cloned().collect();
-            Listing { revision, entries: page, remaining: entries.count() }
+            let page: Vec<_> = entries.by_ref().take(limit).cloned().collect();
+            // Writers wait meanwhile: what is known is not walked through.
+            let remaining = known.map_or_else(|| entries.count(), |known| known.saturating_sub(page.len()));
+            Listing { revision, entries: page, remaining }
         }
     }
 }
@@ -372,7 +375,7 @@ mod tests {
         let range = |prefix: &str, after: &str| ListRange {
             prefix: prefix.into(),
             start_after: Some(after.into()),
-            limit: None,
+            ..ListRange::all()
         };
         for (prefix, after) in [("a/", "z"), ("a/", "0"), ("a/", "a/x"), ("", "z"), ("a/", "a0")] {
             let bounds = bounds(&range(prefix, after));

@@ -3,13 +3,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
+use super::reserve::Reserve;
 use crate::StoreError;
 
 /// "Cora" in ASCII: marks a file as ours.
@@ -54,6 +55,8 @@ INSERT INTO progress VALUES (0, 0, 0);
 /// A data directory that this process holds.
 pub(super) struct DataDir {
     pub(super) database: PathBuf,
+    /// The database's own number, by which it is known from another of its name.
+    number: u64,
     /// The lock lasts as long as this file is open.
     _lock: File,
 }
@@ -80,8 +83,25 @@ impl DataDir {
         let _ = write_holder(&mut lock);
         let database = dir.join("store.db");
         // SQLite gives its other files the mode of this one: objects hold secrets.
-        private.open(&database).map_err(|error| attempt("cannot write to", error))?;
-        Ok(Self { database, _lock: lock })
+        let found = private.open(&database).and_then(|file| file.metadata());
+        let number = found.map_err(|error| attempt("cannot write to", error))?.ino();
+        Ok(Self { database, number, _lock: lock })
+    }
+
+    /// Room for deletions beside the database.
+    pub(super) fn reserve(&self) -> Reserve {
+        self.database.parent().map_or_else(Reserve::none, Reserve::open)
+    }
+
+    /// What is written to a file that has no name any more is lost with the process, whatever the disk says.
+    pub(super) fn vanished(&self) -> Option<StoreError> {
+        let same = fs::metadata(&self.database).is_ok_and(|found| found.ino() == self.number);
+        (!same).then(|| {
+            unavailable(format!(
+                "{} was deleted or replaced while it was in use: nothing more is written. Stop the server and restore it",
+                self.database.display()
+            ))
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::StoreError;
 pub(super) struct Folder {
     /// Closed by dropping it, which ends the thread.
     requests: Option<SyncSender<()>>,
-    results: Receiver<rusqlite::Result<()>>,
+    results: Receiver<rusqlite::Result<Folded>>,
     /// Whether a fold is under way.
     folding: bool,
     thread: Option<JoinHandle<()>>,
@@ -27,7 +27,23 @@ pub(super) enum Fold {
     /// It is folding.
     Running,
     /// It has just folded what there was when it began, or tried to.
-    Done(rusqlite::Result<()>),
+    Done(rusqlite::Result<Folded>),
+}
+
+/// How far a fold came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Folded {
+    /// Pages in the write-ahead log.
+    pub(super) pages: usize,
+    /// Those of them that are in the database now.
+    pub(super) done: usize,
+}
+
+impl Folded {
+    /// Nothing of the log is needed any more. It is as long as somebody reads an older state.
+    pub(super) fn is_whole(self) -> bool {
+        self.done >= self.pages
+    }
 }
 
 impl Folder {
@@ -65,7 +81,7 @@ impl Folder {
             Ok(result) => result,
             Err(TryRecvError::Empty) => return Fold::Running,
             // The thread is gone. Nothing of the fold is lost that the next one does not do.
-            Err(TryRecvError::Disconnected) => Ok(()),
+            Err(TryRecvError::Disconnected) => Ok(Folded::default()),
         };
         self.folding = false;
         Fold::Done(result)
@@ -77,7 +93,7 @@ impl Folder {
             return Fold::Idle;
         }
         self.folding = false;
-        Fold::Done(self.results.recv().unwrap_or(Ok(())))
+        Fold::Done(self.results.recv().unwrap_or(Ok(Folded::default())))
     }
 }
 
@@ -93,6 +109,12 @@ impl Drop for Folder {
 }
 
 /// Folds as far as readers and the writer let it.
-pub(super) fn fold(connection: &Connection, mode: &str) -> rusqlite::Result<()> {
-    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0)).map(drop)
+pub(super) fn fold(connection: &Connection, mode: &str) -> rusqlite::Result<Folded> {
+    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+        // Whether it was kept from it, the pages of the log, those folded so far; -1 where there is no log.
+        let pages = |column| row.get::<_, i64>(column).map(|count| usize::try_from(count).unwrap_or(0));
+        let (kept, pages, done) = (pages(0)? != 0, pages(1)?, pages(2)?);
+        // What kept it from all of it tells no counts.
+        Ok(if kept && pages == 0 { Folded { pages: 1, done: 0 } } else { Folded { pages, done } })
+    })
 }

@@ -10,9 +10,10 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::Options;
 use super::file::{self, DataDir};
-use super::folder::{Fold, Folder, fold};
+use super::folder::{Fold, Folded, Folder, fold};
 use super::forget::Forgetter;
 use super::plan::{Outcome, Plan, Transaction, plan};
+use super::reserve::Reserve;
 use super::rows::{self, CollectionId, Progress, Supersedes};
 use super::sweep::Sweeper;
 use crate::mirror::{Change, HistoryLimits, Mirror};
@@ -59,6 +60,10 @@ pub(super) struct Log {
     wal_length: usize,
     /// Folds while commits go on; none without a file.
     folder: Option<Folder>,
+    /// The length of the log at which it was last said that it is kept from being folded.
+    told_length: usize,
+    /// Room for deletions on a full disk.
+    reserve: Reserve,
     /// The time of the last tick, for callers without a clock.
     now: Duration,
     dir: Option<DataDir>,
@@ -90,6 +95,7 @@ impl Log {
         let folder = Folder::start(&path)?;
         let mut log = Self::load(connection, path, Some(dir), options)?;
         log.folder = Some(folder);
+        log.reserve = log.dir.as_ref().map_or_else(Reserve::none, DataDir::reserve);
         // The first readers decode everything.
         log.forgetter.written(Duration::ZERO);
         Ok(log)
@@ -129,6 +135,8 @@ impl Log {
             wal_pages: 0,
             wal_length: 0,
             folder: None,
+            told_length: 0,
+            reserve: Reserve::none(),
             now: Duration::ZERO,
             dir,
         })
@@ -137,11 +145,27 @@ impl Log {
     /// Carries out a batch: decide, write, show. Each transaction has its own outcome.
     pub(super) fn commit(&mut self, transactions: &[&Transaction], now: Duration) -> Vec<Outcome> {
         let broken = self.broken.clone();
-        let decided = self.decide(transactions, |_| broken.clone());
+        let short = self.reserve.is_short().then_some(StoreError::Full);
+        let grows = |transaction: &Transaction| transaction.is_durable() && !transaction.frees();
+        let refuse =
+            |transaction: &Transaction| broken.clone().or_else(|| short.clone().filter(|_| grows(transaction)));
+        let decided = self.decide(transactions, refuse);
         let error = match self.write(&decided) {
             Ok(written) => return self.show(decided, written, now),
             Err(error) => error,
         };
+        // Deletions may have what is held back for them.
+        if matches!(error, StoreError::Full)
+            && transactions.iter().any(|transaction| transaction.frees())
+            && self.reserve.spend()
+        {
+            // With all of it in the database, the log is written from its start: that needs no more room.
+            self.checkpoint("PASSIVE");
+            let freeing = self.decide(transactions, |transaction| grows(transaction).then(|| error.clone()));
+            if let Ok(written) = self.write(&freeing) {
+                return self.show(freeing, written, now);
+            }
+        }
         // What needs no disk can still succeed, without what the disk refused.
         let rest = self.decide(transactions, |transaction| transaction.is_durable().then(|| error.clone()));
         match self.write(&rest) {
@@ -292,6 +316,11 @@ impl Log {
         if self.pretend_full {
             return Err(StoreError::Full);
         }
+        if let Some(error) = self.dir.as_ref().and_then(DataDir::vanished) {
+            tracing::error!(%error, "the store takes no more writes");
+            self.broken = Some(error.clone());
+            return Err(error);
+        }
         let started = Instant::now();
         let before = self.connection.total_changes();
         let result = self
@@ -398,6 +427,9 @@ impl Log {
 
     /// After each batch: has the write-ahead log folded beside the commits, and folds the last of it between two.
     pub(super) fn keep_folding(&mut self) {
+        // Where there is little room for the log to grow, it is folded sooner.
+        let room = self.reserve.log_bytes().and_then(|bytes| usize::try_from(bytes).ok());
+        let most = room.map_or(CHECKPOINT_PAGES, |bytes| CHECKPOINT_PAGES.min(bytes / PAGE_BYTES));
         let Some(folder) = &mut self.folder else { return };
         let progress = match folder.poll() {
             Fold::Running if self.wal_length >= MOST_PAGES => folder.wait(),
@@ -405,13 +437,14 @@ impl Log {
         };
         match progress {
             Fold::Running => {}
-            Fold::Idle if self.broken.is_some() || self.wal_pages < CHECKPOINT_PAGES => {}
+            Fold::Idle if self.broken.is_some() || self.wal_pages < most => {}
             Fold::Done(Err(error)) => self.fold_failed(&error),
-            Fold::Done(Ok(())) if self.wal_pages == 0 => self.folded(),
-            Fold::Done(Ok(())) if self.wal_pages <= LAST_PAGES || self.wal_length >= MOST_PAGES => {
+            Fold::Done(Ok(done)) if !done.is_whole() => self.held_back(done),
+            Fold::Done(Ok(_)) if self.wal_pages == 0 => self.folded(),
+            Fold::Done(Ok(_)) if self.wal_pages <= LAST_PAGES || self.wal_length >= MOST_PAGES => {
                 self.checkpoint("PASSIVE");
             }
-            Fold::Idle | Fold::Done(Ok(())) => {
+            Fold::Idle | Fold::Done(Ok(_)) => {
                 self.wal_pages = 0;
                 folder.begin();
             }
@@ -433,9 +466,13 @@ impl Log {
             .connection
             .busy_timeout(Duration::ZERO)
             .and_then(|()| fold(&self.connection, mode))
-            .and_then(|()| self.connection.busy_timeout(file::BUSY_TIMEOUT));
+            .and_then(|done| self.connection.busy_timeout(file::BUSY_TIMEOUT).map(|()| done));
         match result {
-            Ok(()) => self.folded(),
+            Ok(done) if done.is_whole() => self.folded(),
+            Ok(done) => {
+                self.wal_pages = 0;
+                self.held_back(done);
+            }
             Err(error) => {
                 self.fold_failed(&error);
                 // It fails for no connection that can still be used.
@@ -445,8 +482,18 @@ impl Log {
     }
 
     fn folded(&mut self) {
-        (self.wal_pages, self.wal_length) = (0, 0);
+        (self.wal_pages, self.wal_length, self.told_length) = (0, 0, 0);
         self.stats.checkpointed();
+    }
+
+    /// Somebody reads an older state, such as a program that makes a copy: until it ends, the log only grows.
+    fn held_back(&mut self, done: Folded) {
+        self.wal_length = done.pages + self.wal_pages;
+        if self.wal_length >= MOST_PAGES.max(2 * self.told_length) {
+            self.told_length = self.wal_length;
+            let bytes = self.wal_length * PAGE_BYTES;
+            tracing::warn!(bytes, "the write-ahead log grows: another program that reads the database keeps it");
+        }
     }
 
     fn fold_failed(&mut self, error: &rusqlite::Error) {

@@ -18,8 +18,17 @@ pub(super) struct Transaction {
 impl Transaction {
     /// Creates and deletes must survive: only an update has an older state to fall back to.
     pub(super) fn is_durable(&self) -> bool {
-        self.durability == Durability::Durable
+        self.durability != Durability::Volatile
             || self.ops.iter().any(|op| matches!(op, Op::Create { .. } | Op::Delete { .. }))
+    }
+
+    /// Whether it makes room, if not at once: it makes nothing, and changes only what is being deleted.
+    pub(super) fn frees(&self) -> bool {
+        self.ops.iter().all(|op| match op {
+            Op::Create { .. } => false,
+            Op::Update { .. } => self.durability == Durability::Freeing,
+            Op::Delete { .. } | Op::Check { .. } => true,
+        })
     }
 
     /// Its bytes in memory, to bound a queue.

@@ -244,10 +244,13 @@ pub(super) fn read_page(
     while let Some(row) = rows.next()? {
         if entries.len() < limit {
             entries.push(Arc::new(read_entry(row, 0, collection)?));
+        } else if range.known.is_some() {
+            break;
         } else {
             remaining += 1;
         }
     }
+    let remaining = range.known.map_or(remaining, |known| known.saturating_sub(entries.len()));
     Ok((entries, remaining))
 }
 

@@ -176,6 +176,13 @@ pub(crate) async fn lists_are_ordered_and_paged(store: Shared) {
     let page = ListRange { start_after: Some("a/1".into()), ..page };
     let second = store.list(&pods(), &page);
     assert_eq!((names(&second.entries), second.remaining), (vec!["a/2".into(), "b/1".into()], 2));
+    let at = store.list_at(&pods(), page.clone(), second.revision).await.unwrap();
+    assert_eq!((names(&at.entries), at.remaining), (names(&second.entries), 2));
+    // Who knows how many there are is believed.
+    let page = ListRange { known: Some(first.remaining), ..page };
+    let at = store.list_at(&pods(), page.clone(), second.revision).await.unwrap();
+    assert_eq!((names(&at.entries), at.remaining), (names(&second.entries), 2));
+    one(&store, create(&pods().key("b", "3"), "x")).await;
     let at = store.list_at(&pods(), page, second.revision).await.unwrap();
     assert_eq!((names(&at.entries), at.remaining), (names(&second.entries), 2));
 }
