@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 
 use crate::admission::Chain;
 use crate::ambient::{Ambient, Dice};
-use crate::auth::authenticate::Authenticator;
+use crate::aside::Aside;
+use crate::auth::authenticate::{Authenticator, has_token};
 use crate::auth::authorize::{Authorizer, refusal};
 use crate::auth::{Attributes, Decision, User};
 use crate::body::Body;
@@ -47,6 +48,8 @@ pub enum Caller {
     Known(Arc<User>),
     /// A connection; the user its client certificate proves, if it has one.
     Connection(Option<Arc<User>>),
+    /// A connection with a client certificate that proves nothing, such as one of another authority. A token still may.
+    Refused,
 }
 
 /// What the server is made of.
@@ -73,6 +76,7 @@ pub struct ApiServer {
     pub(crate) nodes: OnceLock<Arc<dyn NodeProxy>>,
     pub(crate) ready: OnceLock<()>,
     pub(crate) turns: Turns,
+    pub(crate) aside: Aside,
     ambient: Ambient,
 }
 
@@ -144,6 +148,7 @@ impl ApiServer {
             nodes: OnceLock::new(),
             ready: OnceLock::new(),
             turns: Turns::default(),
+            aside: Aside::default(),
             ambient,
         })
     }
@@ -226,6 +231,8 @@ impl ApiServer {
         let now = self.now();
         let user = match caller {
             Caller::Known(user) => user,
+            Caller::Refused if !has_token(&head.headers) => return Err(ApiError::unauthorized()),
+            Caller::Refused => self.authenticator.authenticate(&self.store, &head.headers, None, now)?,
             Caller::Connection(proved) => self.authenticator.authenticate(&self.store, &head.headers, proved, now)?,
         };
         match Target::parse(head.uri.path())? {
@@ -328,8 +335,7 @@ impl ApiServer {
         if crate::pretty::is_wanted(call.headers, call.query) {
             crate::pretty::indent(&mut response);
         }
-        crate::compress::compress(call.headers, &mut response);
-        Ok(response)
+        crate::compress::compress(&self.aside, call.headers, response).await
     }
 }
 

@@ -244,8 +244,7 @@ pub(crate) async fn answer(
         _ => return Err(ApiError::no_such_path()),
     };
     response = crate::wire::Form::accepted(&head.headers).answer(response);
-    crate::compress::compress(&head.headers, &mut response);
-    Ok(response)
+    crate::compress::compress(&api.aside, &head.headers, response).await
 }
 
 /// Whether the client asks for all groups in one document.

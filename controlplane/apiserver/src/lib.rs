@@ -5,6 +5,7 @@
 pub mod admission;
 mod ambient;
 mod api;
+mod aside;
 pub mod auth;
 mod body;
 mod compress;

@@ -173,7 +173,7 @@ async fn insert(
         return Ok(Inserted::Done(Written::Unstored(object, bytes)));
     }
     let value = registry::encode(kind, object, draft.managed())?;
-    Ok(match commit(call, Op::Create { key, value }, effects).await? {
+    Ok(match commit(call, Op::Create { key, value }, effects, Leads::Nowhere).await? {
         Committed::Done(stored) => Inserted::Done(Written::Stored(stored)),
         Committed::Lost => Inserted::NameTaken,
         Committed::EffectLost => Inserted::EffectLost,
@@ -226,7 +226,8 @@ where
             let value = draft.into_value(kind, new, admitted.change)?;
             Op::Update { key: key.clone(), expected, value }
         };
-        match commit(call, op, effects).await? {
+        let leads = if old.object().meta().deletion_timestamp.is_some() { Leads::ToLess } else { Leads::Nowhere };
+        match commit(call, op, effects, leads).await? {
             Committed::Done(stored) => return Ok(Written::Stored(stored)),
             Committed::Lost if insists => return Err(ApiError::modified(kind.resource(), &call.path.name)),
             Committed::Lost => {}
@@ -341,7 +342,7 @@ async fn finish(
 ) -> Result<Option<Written>, ApiError> {
     let effects = admit(call, new.as_mut(), Some(old.object()), Operation::Delete, None, DryRun::No)?.effects;
     let op = Op::Delete { key: key.clone(), expected: old.entry.revision };
-    match commit(call, op, effects).await? {
+    match commit(call, op, effects, Leads::ToLess).await? {
         Committed::Done(_) => {
             let bytes = encode_unstored(new.as_mut(), Some(old.entry.revision), managed);
             Ok(Some(Written::Unstored(new, bytes)))
@@ -385,10 +386,19 @@ pub(crate) enum Committed {
     EffectLost,
 }
 
+/// What a write leads to: one of a deletion is let through where a full disk stops others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leads {
+    /// An object that is being deleted goes its way.
+    ToLess,
+    /// Anything else.
+    Nowhere,
+}
+
 /// Commits an operation with its effects.
-pub(crate) async fn commit(call: &Call<'_>, op: Op, effects: Vec<Op>) -> Result<Committed, ApiError> {
+pub(crate) async fn commit(call: &Call<'_>, op: Op, effects: Vec<Op>, leads: Leads) -> Result<Committed, ApiError> {
     let key = op.key().clone();
-    let durability = durability(call, &op);
+    let durability = if leads == Leads::ToLess { Durability::Freeing } else { durability(call, &op) };
     let mut ops = Vec::with_capacity(1 + effects.len());
     ops.push(op);
     ops.extend(effects);

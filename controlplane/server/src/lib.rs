@@ -157,7 +157,7 @@ impl Server {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let presented = Presented::new(certificates.server())?;
-        let tls = listen::tls_config(Arc::clone(&presented), certificates.ca())?;
+        let tls = listen::tls(Arc::clone(&presented), certificates.ca())?;
         tasks.spawn(listen::serve(Arc::clone(&api), listener, tls, stop.child_token()));
         let server = Self { api, store, files, address, stop, tasks };
         bootstrap::reconcile(&server.client(), &config, address).await.map_err(ServerError::Bootstrap)?;

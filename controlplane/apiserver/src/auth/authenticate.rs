@@ -139,6 +139,11 @@ impl Authenticator {
     }
 }
 
+/// Whether a request brings a bearer token.
+pub(crate) fn has_token(headers: &HeaderMap) -> bool {
+    bearer(headers).is_some()
+}
+
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();

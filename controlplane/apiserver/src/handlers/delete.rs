@@ -22,7 +22,7 @@ use crate::meta::whole_seconds;
 use crate::options::{Deletion, DryRun, ListOptions, Propagation};
 use crate::registry::{Stored, encode, encode_unstored};
 use crate::render::{self, ListMeta};
-use crate::writes::{Committed, admit, commit};
+use crate::writes::{Committed, Leads, admit, commit};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -72,8 +72,7 @@ pub(crate) async fn delete_collection(call: &Call<'_>, body: &[u8]) -> Result<Re
         continue_token: page.meta.continue_token,
         remaining_item_count: page.meta.remaining_item_count,
     };
-    let body = render::list(call.kind(), page.entries, &meta, call.shape, call.now)?;
-    Ok(render::json(StatusCode::OK, body))
+    read::render(call, page.entries, meta).await
 }
 
 fn remove_if_there<'a>(call: &'a Call<'_>, key: Key, deletion: &'a Deletion) -> BoxFuture<'a, Result<(), ApiError>> {
@@ -117,7 +116,7 @@ pub(crate) async fn remove(call: &Call<'_>, key: &Key, deletion: &Deletion) -> R
         } else {
             Op::Delete { key: key.clone(), expected }
         };
-        match commit(call, op, effects).await? {
+        match commit(call, op, effects, Leads::ToLess).await? {
             Committed::Done(stored) if waits => return Ok(Outcome::Waits(stored)),
             Committed::Done(stored) => {
                 return Ok(Outcome::Removed { object: stored.object().boxed_clone(), bytes: stored.bytes()? });

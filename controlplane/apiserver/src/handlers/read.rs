@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use coracle_api::ApiError;
+use coracle_api::kind::Storage;
 use coracle_api::status::Reason;
 use coracle_store::{Entry, ListRange, Listing, Revision, StoreError};
 use http::{Response, StatusCode};
@@ -38,6 +39,9 @@ struct Continue {
     /// The version of the first page, so that all show one state; -1 for a list that goes on with the present.
     rv: i64,
     start: String,
+    /// How many were left at that version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<usize>,
 }
 
 /// As `handleCompactedErrorForPaging` says it.
@@ -60,9 +64,9 @@ impl Continue {
         u64::try_from(self.rv).ok().map(Revision)
     }
 
-    fn encode(revision: Option<Revision>, last: &str) -> String {
+    fn encode(revision: Option<Revision>, last: &str, left: Option<usize>) -> String {
         let rv = revision.and_then(|r| i64::try_from(r.0).ok()).unwrap_or(-1);
-        let token = Self { v: CONTINUE_VERSION.to_owned(), rv, start: last.to_owned() };
+        let token = Self { v: CONTINUE_VERSION.to_owned(), rv, start: last.to_owned(), left };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 }
@@ -77,15 +81,33 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         }
         other => other?,
     };
-    let body = render::list(call.kind(), page.entries, &page.meta, call.shape, call.now)?;
-    Ok(render::json(StatusCode::OK, body))
+    render(call, page.entries, page.meta).await
+}
+
+/// Objects up to this many are put into another shape at once; more are worked on aside.
+const MOST_AT_ONCE: usize = 200;
+
+/// The list of objects as an answer, in the shape asked for.
+pub(super) async fn render(
+    call: &Call<'_>,
+    entries: Vec<Arc<Entry>>,
+    meta: ListMeta,
+) -> Result<Response<Body>, ApiError> {
+    let (kind, shape, now) = (call.kind(), call.shape, call.now);
+    let stored_so = matches!(kind.info.storage, Storage::Own | Storage::Never);
+    let body = if entries.len() <= MOST_AT_ONCE || (shape.is_plain() && stored_so) {
+        render::list(kind, entries, &meta, shape, now)
+    } else {
+        call.api.aside.run(move || render::list(kind, entries, &meta, shape, now)).await?
+    };
+    Ok(render::json(StatusCode::OK, body?))
 }
 
 /// A token whose version is gone comes with one that goes on with the present, at the client's own risk.
 fn expired(error: &ApiError, options: &ListOptions) -> Result<Response<Body>, ApiError> {
     let token = Continue::decode(options.continue_token.as_deref().unwrap_or_default())?;
     let mut status = error.to_status();
-    status.metadata.continue_ = Some(Continue::encode(None, &token.start));
+    status.metadata.continue_ = Some(Continue::encode(None, &token.start, None));
     Ok(render::json(StatusCode::GONE, Body::full(render::to_bytes(&status)?)))
 }
 
@@ -102,6 +124,8 @@ pub(crate) async fn page(call: &Call<'_>, options: &ListOptions, selection: &Sel
             let token = Continue::decode(token)?;
             let at = token.revision();
             range.start_after = Some(token.start);
+            // Of the present nobody knows.
+            range.known = token.left.filter(|_| at.is_some());
             at
         }
         (None, Some(VersionMatch::Exact), Some(version)) => Some(Revision(version)),
@@ -122,7 +146,7 @@ pub(crate) async fn page(call: &Call<'_>, options: &ListOptions, selection: &Sel
     };
     let more = listing.remaining > 0;
     let continue_token = match listing.entries.last() {
-        Some(last) if more => Some(Continue::encode(Some(listing.revision), &last.key.name)),
+        Some(last) if more => Some(Continue::encode(Some(listing.revision), &last.key.name, Some(listing.remaining))),
         _ => None,
     };
     // Kubernetes does not count what selectors would leave.
@@ -197,7 +221,10 @@ async fn scan(
             }
         }
         match listing.entries.last() {
-            Some(last) if listing.remaining > 0 => range.start_after = Some(last.key.name.to_string()),
+            Some(last) if listing.remaining > 0 => {
+                range.start_after = Some(last.key.name.to_string());
+                range.known = Some(listing.remaining);
+            }
             _ => return Ok((listing, found)),
         }
     }

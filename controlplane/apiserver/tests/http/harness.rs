@@ -98,7 +98,7 @@ impl Server {
         self.send_from(Caller::Connection(Some(Arc::clone(&self.user))), line, headers, body).await
     }
 
-    async fn send_from(&self, caller: Caller, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) async fn send_from(&self, caller: Caller, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let (method, uri) = line.split_once(' ').expect("a method and a path");
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {

@@ -1,5 +1,6 @@
 //! Who somebody is, and requests for certificates.
 
+use coracle_apiserver::Caller;
 use coracle_apiserver::auth::{MASTERS, User};
 use serde_json::{Value, json};
 
@@ -97,4 +98,21 @@ async fn an_administrator_speaks_for_another_with_all_that_is_said_of_them() {
     assert_eq!(info["extra"], json!({"acme.com/project": ["edge", "core"]}));
     let nobody = server.send_proved(line, &headers[4..], &review).await;
     assert_eq!((nobody.code, nobody.body["reason"].as_str().unwrap()), (400, "BadRequest"));
+}
+
+#[tokio::test]
+async fn a_certificate_that_proves_nothing_is_told_so() {
+    let server = Server::start().await;
+    let answer = server.send_from(Caller::Refused, "GET /version", &[], "").await;
+    assert_eq!((answer.code, answer.body["reason"].as_str()), (401, Some("Unauthorized")));
+    assert_eq!(server.send_from(Caller::Connection(None), "GET /version", &[], "").await.code, 200);
+    // A token is as good as without it.
+    server.ok("POST /api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "robot"}})).await;
+    let line = "POST /api/v1/namespaces/default/serviceaccounts/robot/token";
+    let token = server.ok(line, json!({})).await["status"]["token"].as_str().unwrap_or_default().to_owned();
+    let bearer = format!("Bearer {token}");
+    let answer = server.send_from(Caller::Refused, "GET /api", &[("authorization", &bearer)], "").await;
+    assert_eq!(answer.code, 200, "{}", answer.text);
+    let answer = server.send_from(Caller::Refused, "GET /api", &[("authorization", "Bearer x")], "").await;
+    assert_eq!(answer.code, 401);
 }
