@@ -94,19 +94,23 @@ pub(crate) async fn handle(
     let (answer, mut answered) = oneshot::channel();
     let work = work(pool.clone(), request, answer);
     let mut work = Metered::new(work, pool.config.cpu.clone());
-    let mut ended = None;
+    let (mut ended, mut unanswered) = (None, false);
     let response = poll_fn(|cx| {
         if ended.is_none()
             && let Poll::Ready(result) = Pin::new(&mut work).poll(cx)
         {
             ended = Some(result);
         }
-        // The guest may have answered and ended in one go: its answer counts first.
-        match Pin::new(&mut answered).poll(cx) {
-            Poll::Ready(answer) => Poll::Ready(answer.ok()),
-            Poll::Pending if ended.is_some() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        // The guest may have answered and ended in one go: its answer counts first. One that will not answer has most
+        // likely failed, and how it ends says why: where it computes on a thread of its own, that is heard a moment later.
+        if !unanswered {
+            match Pin::new(&mut answered).poll(cx) {
+                Poll::Ready(Ok(answer)) => return Poll::Ready(Some(answer)),
+                Poll::Ready(Err(_)) => unanswered = true,
+                Poll::Pending => {}
+            }
         }
+        if ended.is_some() { Poll::Ready(None) } else { Poll::Pending }
     });
     let response = response.await;
     let (failed, status) = match &ended {

@@ -2,8 +2,12 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::{Context as _, Result};
-use rustix::time::{ClockId, clock_gettime};
+use anyhow::{Context as _, Result, ensure};
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+    time::{ClockId, clock_gettime},
+};
 
 /// Length of a tick: Linux' `USER_HZ` is 100 wherever it runs, whatever the kernel's own timer does.
 const TICK_MILLIS: u64 = 10;
@@ -51,6 +55,56 @@ impl Process {
         let path = format!("/proc/{}/{file}", self.pid);
         fs::read_to_string(&path).with_context(|| format!("cannot read {path}: does the server still run?"))
     }
+}
+
+/// This machine's cores, divided: one for a server that is to have no more, the others for this program. Undone when it is
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct OneCore {
+    all: CpuSet,
+    others: CpuSet,
+    one: CpuSet,
+}
+
+impl OneCore {
+    /// Divides the cores, where there are two: a client on the server's core would measure itself.
+    pub(crate) fn divide() -> Result<Self> {
+        let all = sched_getaffinity(None).context("cannot read which cores this program may use")?;
+        ensure!(all.count() > 1, "a server on a core of its own needs a machine of two");
+        let last = (0..CpuSet::MAX_CPU).rev().find(|core| all.is_set(*core)).context("no cores")?;
+        let (mut others, mut one) = (all, CpuSet::new());
+        others.unset(last);
+        one.set(last);
+        keep_to(&others)?;
+        Ok(Self { all, others, one })
+    }
+
+    /// Does what starts the server: a process is on the cores of the thread that starts it.
+    pub(crate) fn start<T>(&self, start: impl FnOnce() -> Result<T>) -> Result<T> {
+        let choose = |cores| sched_setaffinity(None, cores).context("cannot choose a core");
+        choose(&self.one)?;
+        let started = start();
+        choose(&self.others)?;
+        started
+    }
+}
+
+impl Drop for OneCore {
+    fn drop(&mut self) {
+        if let Err(error) = keep_to(&self.all) {
+            eprintln!("this program stays on some of its cores: {error:#}");
+        }
+    }
+}
+
+/// Keeps all threads of this program to these cores.
+fn keep_to(cores: &CpuSet) -> Result<()> {
+    for task in fs::read_dir("/proc/self/task").context("cannot read /proc/self/task")?.flatten() {
+        let number = task.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        // A thread may end meanwhile.
+        let _ = number.map(|thread| sched_setaffinity(Some(thread), cores));
+    }
+    Ok(())
 }
 
 /// CPU time of this program so far.

@@ -246,9 +246,12 @@ async fn a_failed_request_harms_no_other() {
     gone.write_all(b"GET /spin HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let busy = || async { setup.workload.stats(&setup.pod).await.unwrap().containers["web"] };
     let before = busy().await.cpu_nanoseconds;
-    while busy().await.cpu_nanoseconds < before + 20_000_000 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let spins = async {
+        while busy().await.cpu_nanoseconds < before + 20_000_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, spins).await.expect("the guest computes");
     drop(gone);
     assert_eq!(slow.await.unwrap().unwrap().0, 200);
     let wait = async {

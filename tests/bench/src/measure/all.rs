@@ -14,6 +14,7 @@ use super::{
 use crate::{
     bench::Bench,
     client::Endpoint,
+    process::{OneCore, Process},
     report::Report,
     server::{HELLO, Server},
     targets,
@@ -63,11 +64,9 @@ pub(crate) async fn run(args: &All, profiles: Option<PathBuf>) -> Result<()> {
     failures.note("start", start::run(&mut report, &starts).await);
 
     let mut server = Server::prepare(&args.launch.program())?;
+    let report = one_core(args, profiles.clone(), report, &mut failures).await?;
     let process = server.launch(&[])?;
-    server.ready().await?;
-    server.node_ready().await?;
-    let endpoint = Endpoint::from_kubeconfig(Some(&server.kubeconfig())).await?;
-    let mut bench = Bench { endpoint, server: Some(process), profiles, report };
+    let mut bench = bench(&mut server, process, profiles, report).await?;
     node(&mut bench, args, &mut failures).await;
     api(&mut bench, args, &mut failures).await;
     failures.note("memory-after-loads", memory::read(&mut bench, "memory-after-loads").await);
@@ -84,6 +83,26 @@ pub(crate) async fn run(args: &All, profiles: Option<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+/// A cluster to measure, once its node is ready.
+async fn bench(server: &mut Server, process: Process, profiles: Option<PathBuf>, report: Report) -> Result<Bench> {
+    server.ready().await?;
+    server.node_ready().await?;
+    let endpoint = Endpoint::from_kubeconfig(Some(&server.kubeconfig())).await?;
+    Ok(Bench { endpoint, server: Some(process), profiles, report })
+}
+
+/// What is promised of one core, on a server that has no other.
+async fn one_core(args: &All, profiles: Option<PathBuf>, report: Report, failures: &mut Failures) -> Result<Report> {
+    let cores = OneCore::divide()?;
+    let mut server = Server::prepare(&args.launch.program())?;
+    let process = cores.start(|| server.launch(&[]))?;
+    let mut bench = bench(&mut server, process, profiles, report).await?;
+    let asked = wasi_http::WasiHttp { connections: 32, seconds: args.seconds, url: None, image: HELLO.to_owned() };
+    failures.note("wasi-http", wasi_http::run(&mut bench, &asked).await);
+    failures.note("stop", server.stop().await);
+    Ok(bench.report)
+}
+
 /// What needs a node, on a server that has done nothing yet.
 async fn node(bench: &mut Bench, args: &All, failures: &mut Failures) {
     let image = || HELLO.to_owned();
@@ -93,8 +112,6 @@ async fn node(bench: &mut Bench, args: &All, failures: &mut Failures) {
     failures.note("wasm-pod", wasm_pod::run(bench, &wasm_pod).await);
     let many = memory::Memory { pods: 1000, image: image() };
     failures.note("deployment", memory::deployment(bench, &many).await);
-    let asked = wasi_http::WasiHttp { connections: 32, seconds: args.seconds, url: None, image: image() };
-    failures.note("wasi-http", wasi_http::run(bench, &asked).await);
 }
 
 /// What needs the API and the scheduler.

@@ -64,7 +64,7 @@ async fn ask(bench: &mut Bench, args: &WasiHttp, url: &str) -> Result<()> {
     let probe = bench.probe("wasi-http")?;
     let outcome = load.run(closed.until(), |_| Call::get("/")).await?;
     let usage = probe.stop()?;
-    // What one core of the server would do: the client uses the other.
+    // What one core of the server would do, if it had several.
     let per_core = usage.server.map(|cpu| rounded(outcome.done as f64 / cpu.as_secs_f64()));
     let line = Line::new("wasi-http", outcome.rate(), "1/s")
         .latencies(&outcome.latencies)
