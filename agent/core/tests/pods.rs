@@ -184,6 +184,15 @@ fn a_missing_image_is_retried_with_back_off() {
     world.fake.set_in_registry("gone:1", true);
     world.seconds(30);
     assert_eq!(world.status(&uid)["phase"], "Running");
+    let mut reasons: Vec<String> = Vec::new();
+    for status in &world.statuses {
+        let state = status.container_statuses.iter().flatten().find_map(|one| one.state.as_ref());
+        let reason = state.and_then(|state| state.waiting.as_ref()).and_then(|waiting| waiting.reason.clone());
+        reasons.push(reason.unwrap_or_else(|| "runs".to_owned()));
+    }
+    reasons.dedup();
+    // Each try is under way for a moment; what is known of the last one is shown meanwhile.
+    assert_eq!(reasons, ["ContainerCreating", "ErrImagePull", "ImagePullBackOff", "runs"]);
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub(super) struct Slot {
     pub(super) earlier: Option<Ended>,
     pub(super) crash: BackOff,
     pub(super) pull: BackOff,
+    /// Why it did not start the last time. It is shown while it is tried again: the kubelet's `reasonCache`.
+    pub(super) refused: Option<Wait>,
     pub(super) image: Option<ResolvedImage>,
     pub(super) id: Option<String>,
     pub(super) probers: Vec<Prober>,
@@ -166,6 +168,7 @@ impl Slot {
             name: container.name.as_str().into(),
             attempt: 0,
             state: State::Idle,
+            refused: None,
             last: None,
             earlier: None,
             crash: BackOff::CRASH,

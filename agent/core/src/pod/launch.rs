@@ -257,6 +257,7 @@ impl PodMachine {
         let Some(index) = self.current(key) else { return };
         let State::Starting { stop } = self.slots[index].state else { return };
         self.event(Some(index), EventKind::Normal, "Started", "Container started");
+        self.slots[index].refused = None;
         let run = Run { at, since: now.mono, in_post_start: false, started: false, ready: false, stop: None };
         self.slots[index].state = State::Running(run);
         match stop {
@@ -356,7 +357,9 @@ impl PodMachine {
     }
 
     pub(super) fn wait(&mut self, index: usize, reason: &'static str, message: String) {
-        self.slots[index].state = State::Waiting(Wait { reason, message });
+        let wait = Wait { reason, message };
+        self.slots[index].refused = Some(wait.clone());
+        self.slots[index].state = State::Waiting(wait);
     }
 
     pub(super) fn dns(&self, namespace: &str, around: Surround<'_>) -> DnsSpec {

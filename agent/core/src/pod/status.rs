@@ -148,6 +148,12 @@ impl PodMachine {
             }
             State::Waiting(wait) => (waiting(wait.reason, Some(wait.message.clone())), terminated(&slot.last)),
             State::Ended => (terminated(&slot.last), terminated(&slot.earlier)),
+            State::Resolving | State::Pulling(_) | State::Preparing(_) | State::Starting { .. }
+                if slot.refused.is_some() =>
+            {
+                let wait = slot.refused.as_ref().map(|wait| waiting(wait.reason, Some(wait.message.clone())));
+                (wait.unwrap_or_default(), terminated(&slot.last))
+            }
             // Between two runs the last one is still what there is to see.
             _ if slot.last.is_some() => (terminated(&slot.last), terminated(&slot.earlier)),
             State::Idle if self.ending.is_some() && matches!(self.stage, Stage::Closing | Stage::Closed) => {
