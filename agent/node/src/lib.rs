@@ -61,6 +61,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use coracle_artifact::ImageReference;
+
 pub use cni::{is_plugin as is_cni_plugin, run_plugin as run_cni_plugin};
 pub use error::NodeError;
 pub use eviction::{DEFAULT_EVICTION_HARD, EvictionHard, ThresholdError};
@@ -181,6 +183,7 @@ impl Node {
         let generated = Generated::open(&memory, machine.memory_bytes).map_err(directory(&memory))?;
         let wasm = config.wasm.take().unwrap_or_else(|| WasmConfig {
             resolver: Arc::new(ClusterResolver::new(Arc::new(names::OfServices(config.names.clone())))),
+            memory_dir: generated.root().map(Path::to_owned),
             ..WasmConfig::new(data_dir.join("wasm"))
         });
         let wasm = Arc::new(WasmWorkload::new(wasm, reports.clone())?);
@@ -342,7 +345,10 @@ fn leftovers(pods_dir: &Path, generated: &Generated, recorded: &[Pod]) -> std::i
     let mut uids: HashSet<String> = recorded.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
     for dir in std::iter::once(pods_dir).chain(generated.root()) {
         for entry in fs::read_dir(dir)? {
-            uids.insert(entry?.file_name().to_string_lossy().into_owned());
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != coracle_agent_wasm::STAGED {
+                uids.insert(name);
+            }
         }
     }
     Ok(uids)

@@ -1,7 +1,7 @@
 //! One run of one container: from its image's component to its exit. One task per container, and one more for a server's
 //! accepting socket; everything else happens inside those.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use coracle_agent_core::workload::{
     ContainerKey, ContainerSpec, ContainerStats, Report, StartStage, TerminationMessage,
@@ -15,7 +15,13 @@ use coracle_host::{
 use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{exit::End, log::CriLog, mounts::Mounts, spec, workload::Services};
+use crate::{
+    exit::End,
+    log::CriLog,
+    mounts::{Mounts, Staging},
+    spec,
+    workload::Services,
+};
 
 /// What a running container is asked from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +168,10 @@ impl Run {
             Ok(program) => program,
             Err(error) => return Err(NotStarted::create(self.why_not(image, error.to_string()).await)),
         };
-        let staging = self.services.staging.join(container_id(&self.spec.key).trim_start_matches("wasm://"));
+        let id = container_id(&self.spec.key);
+        let own = |root: &PathBuf| root.join(id.trim_start_matches("wasm://"));
+        let Staging { disk, memory } = &self.services.staging;
+        let staging = Staging { disk: own(disk), memory: memory.as_ref().map(own) };
         let mounts =
             Mounts::prepare(&self.spec.mounts, &self.spec.termination_message, &staging).map_err(NotStarted::create)?;
         let log = CriLog::create(&self.spec.log_path, self.services.log_limits).map_err(|error| {

@@ -19,4 +19,4 @@ mod workload;
 pub use log::LogLimits;
 pub use resolver::{ClusterNames, ClusterResolver, Name, NodeResolver, PodResolver};
 pub use spec::INSTANCES_ANNOTATION;
-pub use workload::{WasmConfig, WasmError, WasmWorkload};
+pub use workload::{STAGED, WasmConfig, WasmError, WasmWorkload};

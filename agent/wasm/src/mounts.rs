@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +17,16 @@ use rustix::fs::{AtFlags, CWD, IFlags, ioctl_getflags, ioctl_setflags, linkat};
 #[derive(Debug)]
 pub(crate) struct Mounts {
     pub(crate) directories: Vec<Directory>,
-    staging: Option<PathBuf>,
+    staging: Vec<PathBuf>,
+}
+
+/// Where the directories for mounted files are made: paths that are free for one container.
+#[derive(Clone, Debug)]
+pub(crate) struct Staging {
+    /// On the disk.
+    pub(crate) disk: PathBuf,
+    /// On the file system in memory where what is secret is, if there is one.
+    pub(crate) memory: Option<PathBuf>,
 }
 
 /// Why a volume cannot be shown.
@@ -30,13 +39,13 @@ pub(crate) struct MountError {
 }
 
 impl Mounts {
-    /// Prepares the mounts; `staging` is a path that is free for this container.
+    /// Prepares the mounts.
     pub(crate) fn prepare(
         mounts: &[Mount],
         termination: &TerminationMessage,
-        staging: &Path,
+        staging: &Staging,
     ) -> Result<Self, MountError> {
-        let mut prepared = Self { directories: Vec::new(), staging: None };
+        let mut prepared = Self { directories: Vec::new(), staging: Vec::new() };
         let message = termination
             .host_path
             .as_ref()
@@ -63,8 +72,11 @@ impl Mounts {
             }
         }
         for (number, (parent, mounts)) in files.into_iter().enumerate() {
-            prepared.staging = Some(staging.to_owned());
-            prepared.stage(parent, &mounts, staging.join(number.to_string()))?;
+            let place = place(&mounts, staging);
+            if !prepared.staging.contains(place) {
+                prepared.staging.push(place.clone());
+            }
+            prepared.stage(parent, &mounts, place.join(number.to_string()))?;
         }
         Ok(prepared)
     }
@@ -94,10 +106,10 @@ impl Mounts {
 
     /// Removes what was made for the container.
     pub(crate) fn clean_up(&self) {
-        if let Some(staging) = &self.staging
-            && let Err(error) = remove_staged(staging)
-        {
-            tracing::warn!("{} cannot be removed: {error}", staging.display());
+        for staging in &self.staging {
+            if let Err(error) = remove_staged(staging) {
+                tracing::warn!("{} cannot be removed: {error}", staging.display());
+            }
         }
     }
 }
@@ -106,6 +118,17 @@ impl Drop for Mounts {
     fn drop(&mut self) {
         self.clean_up();
     }
+}
+
+/// Where files of one directory are shown: in memory if one of them is there, so that it never comes to the disk. One that
+/// the guest may write has to be shown where it is itself.
+fn place<'a>(mounts: &[&Mount], staging: &'a Staging) -> &'a PathBuf {
+    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+    let Some(memory) = &staging.memory else { return &staging.disk };
+    let there = memory.parent().and_then(device);
+    let is_there = |mount: &&Mount| there.is_some() && device(&mount.host_path) == there;
+    let all_read = mounts.iter().all(|mount| mount.access == Access::ReadOnly || is_there(mount));
+    if all_read && mounts.iter().any(is_there) { memory } else { &staging.disk }
 }
 
 /// A second name of a mounted file. The path may be the link by which the kernel shows an open file.
@@ -176,6 +199,43 @@ fn split(path: &str) -> (String, String) {
 mod tests {
     use super::*;
 
+    fn on_disk(staging: &Path) -> Staging {
+        Staging { disk: staging.to_owned(), memory: None }
+    }
+
+    #[test]
+    fn files_in_memory_are_shown_in_memory() {
+        // Another file system, where the machine has one in memory.
+        let Ok(memory) = tempfile::tempdir_in("/dev/shm") else { return };
+        let disk = tempfile::tempdir().unwrap();
+        if fs::metadata(memory.path()).unwrap().dev() == fs::metadata(disk.path()).unwrap().dev() {
+            return;
+        }
+        fs::write(memory.path().join("secret"), "s").unwrap();
+        fs::write(disk.path().join("plain"), "p").unwrap();
+        let none = TerminationMessage { path: "/m".into(), host_path: None, fallback_to_logs: false };
+        let staging = Staging { disk: disk.path().join("staging"), memory: Some(memory.path().join("staging")) };
+        let mount = |path: PathBuf, to: &str, access| Mount::new(path, to, access);
+        let secret = |to| mount(memory.path().join("secret"), to, Access::ReadOnly);
+        let plain = |to, access| mount(disk.path().join("plain"), to, access);
+        let check = |mounts: &[Mount], expect: &[&Path]| {
+            let prepared = Mounts::prepare(mounts, &none, &staging).unwrap();
+            let shown: Vec<bool> = prepared
+                .directories
+                .iter()
+                .zip(expect)
+                .map(|(directory, root)| directory.host_path.starts_with(root))
+                .collect();
+            assert_eq!(shown, vec![true; expect.len()], "{mounts:?}");
+            drop(prepared);
+            assert!(!staging.disk.exists() && staging.memory.iter().all(|memory| !memory.exists()));
+        };
+        let (in_memory, on_disk) = (memory.path(), disk.path());
+        check(&[secret("/etc/s"), plain("/opt/p", Access::ReadOnly)], &[in_memory, on_disk]);
+        check(&[secret("/etc/s"), plain("/etc/p", Access::ReadOnly)], &[in_memory]);
+        check(&[secret("/etc/s"), plain("/etc/p", Access::ReadWrite)], &[on_disk]);
+    }
+
     #[test]
     fn directories_are_shown_as_they_are_and_files_by_a_directory_of_their_own() {
         let folder = tempfile::tempdir().unwrap();
@@ -191,7 +251,7 @@ mod tests {
         let mounts =
             [mount("volume", "/data", Access::ReadWrite), mount("config", "/etc/app/app.conf", Access::ReadOnly)];
         let staging = root.join("staging");
-        let prepared = Mounts::prepare(&mounts, &termination, &staging).unwrap();
+        let prepared = Mounts::prepare(&mounts, &termination, &on_disk(&staging)).unwrap();
         let shown: Vec<(&str, DirectoryAccess)> =
             prepared.directories.iter().map(|directory| (directory.guest_path.as_str(), directory.access)).collect();
         assert_eq!(
@@ -221,7 +281,7 @@ mod tests {
         };
         let secret = Mount::new(root.join("secret"), "/dev/secret", Access::ReadOnly);
         let staging = root.join("staging");
-        let prepared = Mounts::prepare(&[secret], &termination, &staging).unwrap();
+        let prepared = Mounts::prepare(&[secret], &termination, &on_disk(&staging)).unwrap();
         assert_eq!(prepared.directories.len(), 1);
         let shown = prepared.directories[0].host_path.clone();
         assert_eq!(fs::read_to_string(shown.join("secret")).unwrap(), "the host's");
@@ -262,7 +322,7 @@ mod tests {
         let none = TerminationMessage { path: String::new(), host_path: None, fallback_to_logs: false };
         for access in [Access::ReadOnly, Access::ReadWrite] {
             let mount = Mount::new(&path, "/etc/app.conf", access);
-            let prepared = Mounts::prepare(&[mount], &none, &root.join("staging")).unwrap();
+            let prepared = Mounts::prepare(&[mount], &none, &on_disk(&root.join("staging"))).unwrap();
             assert_eq!(fs::read_to_string(prepared.directories[0].host_path.join("app.conf")).unwrap(), "a=1");
         }
     }
@@ -271,7 +331,7 @@ mod tests {
     fn a_missing_volume_is_named() {
         let mount = Mount::new("/nowhere", "/data", Access::ReadOnly);
         let none = TerminationMessage { path: String::new(), host_path: None, fallback_to_logs: false };
-        let error = Mounts::prepare(&[mount], &none, Path::new("/unused")).unwrap_err().to_string();
+        let error = Mounts::prepare(&[mount], &none, &on_disk(Path::new("/unused"))).unwrap_err().to_string();
         assert!(error.starts_with("failed to mount /nowhere at /data: "), "{error}");
     }
 }

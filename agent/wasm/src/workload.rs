@@ -25,6 +25,7 @@ use crate::{
     LogLimits, PodResolver,
     container::{Container, Run},
     image,
+    mounts::Staging,
     reporter::Reporter,
     resolver::HostsFirst,
 };
@@ -36,6 +37,8 @@ const NAME: &str = "wasm";
 pub struct WasmConfig {
     /// Directory for images, compiled forms and scratch files.
     pub data_dir: PathBuf,
+    /// A file system in memory that holds what is secret: such files are shown to guests from there too.
+    pub memory_dir: Option<PathBuf>,
     /// The engine's settings.
     pub engine: EngineOptions,
     /// Threads for guests; `None` is one per core.
@@ -59,6 +62,7 @@ impl WasmConfig {
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
+            memory_dir: None,
             engine: EngineOptions::default(),
             threads: None,
             cache: CacheLimits::default(),
@@ -70,6 +74,9 @@ impl WasmConfig {
         }
     }
 }
+
+/// The directory of files that are shown to guests, in the file system in memory. No pod's uid looks so.
+pub const STAGED: &str = ".staged";
 
 /// Why the runtime cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +112,7 @@ pub(crate) struct Services {
     pub(crate) http: Arc<HttpClient>,
     pub(crate) reporter: Reporter,
     pub(crate) log_limits: LogLimits,
-    pub(crate) staging: PathBuf,
+    pub(crate) staging: Staging,
 }
 
 /// The Wasm runtime of a node.
@@ -127,10 +134,13 @@ impl WasmWorkload {
     pub fn new(config: WasmConfig, reports: mpsc::Sender<Report>) -> Result<Self, WasmError> {
         crate::open_files::raise_limit();
         let directory = |name: &str| config.data_dir.join(name);
-        let staging = directory("staging");
-        // Nothing of an earlier run is in use.
-        let made = crate::mounts::remove_staged(&staging).and_then(|()| std::fs::create_dir_all(&staging));
-        made.map_err(|source| WasmError::Directory { path: staging.clone(), source })?;
+        let staging =
+            Staging { disk: directory("staging"), memory: config.memory_dir.as_ref().map(|dir| dir.join(STAGED)) };
+        for path in std::iter::once(&staging.disk).chain(&staging.memory) {
+            // Nothing of an earlier run is in use.
+            let made = crate::mounts::remove_staged(path).and_then(|()| std::fs::create_dir_all(path));
+            made.map_err(|source| WasmError::Directory { path: path.clone(), source })?;
+        }
         let compiled = directory("compiled");
         let cache = CompiledCache::open(&compiled, config.cache)
             .map_err(|source| WasmError::Directory { path: compiled, source })?;
