@@ -120,7 +120,7 @@ pub(crate) fn host_dns() -> DnsSpec {
 }
 
 /// The address this machine would use to reach the world. Nothing is sent to find out.
-fn default_address() -> IpAddr {
+pub(crate) fn default_address() -> IpAddr {
     let probe = || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9)))?;

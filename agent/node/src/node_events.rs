@@ -16,11 +16,13 @@ pub(crate) struct NodeEvents {
     node: String,
     /// The conditions that were told, by name.
     told: BTreeMap<String, bool>,
+    /// Whether the node was closed to new pods when that was last seen.
+    cordoned: Option<bool>,
 }
 
 impl NodeEvents {
     pub(crate) fn new(client: Client, node: impl Into<String>) -> Self {
-        Self { client, node: node.into(), told: BTreeMap::new() }
+        Self { client, node: node.into(), told: BTreeMap::new(), cordoned: None }
     }
 
     /// Says which conditions have changed since the last time; all of them the first time, after that the agent starts.
@@ -32,6 +34,19 @@ impl NodeEvents {
             let message = format!("Node {} status is now: {reason}", self.node);
             self.write(reason, &message).await;
         }
+    }
+
+    /// Says that the node was closed to new pods, or opened again. What it is at first is no news, but that it is closed.
+    pub(crate) async fn cordon(&mut self, cordoned: bool) {
+        if let Some(reason) = self.cordon_news(cordoned) {
+            let message = format!("Node {} status is now: {reason}", self.node);
+            self.write(reason, &message).await;
+        }
+    }
+
+    fn cordon_news(&mut self, cordoned: bool) -> Option<&'static str> {
+        let before = self.cordoned.replace(cordoned).unwrap_or(false);
+        (before != cordoned).then_some(if cordoned { "NodeNotSchedulable" } else { "NodeSchedulable" })
     }
 
     fn news<'a>(&mut self, now: impl Iterator<Item = (&'a str, bool)>) -> Vec<&'static str> {
@@ -98,5 +113,13 @@ mod tests {
         check(false, false, &[]);
         check(true, false, &["NodeReady"]);
         check(true, true, &["NodeHasDiskPressure"]);
+    }
+
+    #[tokio::test]
+    async fn a_cordon_is_told_when_it_changes() {
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:1/".parse().unwrap())).unwrap();
+        let mut events = NodeEvents::new(client, "n");
+        let told = [false, true, true, false].map(|cordoned| events.cordon_news(cordoned));
+        assert_eq!(told, [None, Some("NodeNotSchedulable"), None, Some("NodeSchedulable")]);
     }
 }

@@ -16,7 +16,12 @@ pub(crate) fn status_patch(uid: &PodUid, old: &PodStatus, new: &PodStatus) -> Op
         let part = match (name.as_str(), value, old.get(name)) {
             ("conditions", Value::Array(new), Some(Value::Array(old))) => {
                 let changed = new.iter().filter(|condition| !old.contains(condition));
-                Value::Array(changed.map(|condition| replaced(condition, old)).collect())
+                let changed: Vec<Value> = changed.map(|condition| replaced(condition, old)).collect();
+                // Only those of others differ.
+                if changed.is_empty() {
+                    continue;
+                }
+                Value::Array(changed)
             }
             // Elements are merged by their address: one that is gone has to be taken out.
             ("podIPs" | "hostIPs", Value::Array(new), Some(Value::Array(old))) => {
@@ -76,6 +81,7 @@ mod tests {
             json!({"conditions": [ready("True"), gate]}),
             json!({"conditions": [ready("True")]}),
         );
+        check(json!({"conditions": [gate, ready("True")]}), json!({"conditions": [ready("True")]}), Value::Null);
         let unready = json!({"type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": "m"});
         check(
             json!({"conditions": [unready]}),

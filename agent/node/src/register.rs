@@ -1,14 +1,17 @@
 //! The node's own object: registration, its range of pod addresses, status when it says something new, and the Lease that
 //! shows it is alive. It runs as one task; a control plane that is away is tried again for ever, at a bounded rate.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use coracle_agent_core::workload::{ImageInfo, Workload};
 use futures::{StreamExt, stream::BoxStream};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{coordination::v1::Lease, core::v1::Node},
+    api::{
+        coordination::v1::Lease,
+        core::v1::{Node, NodeStatus},
+    },
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kube::{
@@ -73,6 +76,8 @@ pub(crate) struct Registrar {
     /// Whether the loop that looks after pods goes round.
     beat: Beat,
     events: NodeEvents,
+    /// The node's address, if it is said and not looked for.
+    address: Option<IpAddr>,
     sent: Option<(Value, Instant)>,
     conditions: Conditions,
 }
@@ -104,6 +109,7 @@ impl Registrar {
             network_problem,
             beat,
             events: NodeEvents::new(config.client.clone(), config.name.clone()),
+            address: config.address,
             sent: None,
             conditions: Conditions::new(config.eviction_hard.clone()),
         }
@@ -193,6 +199,7 @@ impl Registrar {
                 return false;
             }
         };
+        self.events.cordon(node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true)).await;
         let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).and_then(|range| range.parse().ok());
         let had = self.claimed.as_ref().map(|claimed| claimed.pod_cidr);
         self.known.send_modify(|known| known.node = Some(Arc::new(node)));
@@ -280,6 +287,10 @@ impl Registrar {
         let mut readings = machine::readings(&self.data_dir, self.network_problem.clone());
         readings.agent_problem = self.beat.problem();
         self.conditions.judge(&readings, Timestamp::now());
+        // A machine's address changes while it runs: it gets its first one when the network is up.
+        if let Some(status) = &mut self.node.status {
+            set_address(status, self.address.unwrap_or_else(machine::default_address));
+        }
         let mut status = json!(self.node.status);
         let names = |image: &ImageInfo| image.names.iter().take(MAX_IMAGE_NAMES).cloned().collect::<Vec<_>>();
         status["images"] =
@@ -289,6 +300,15 @@ impl Registrar {
             limit_pods(&mut status, Addresses::room(claimed.network.range()));
         }
         status
+    }
+}
+
+/// Where the node is reached.
+fn set_address(status: &mut NodeStatus, address: IpAddr) {
+    let addresses = status.addresses.iter_mut().flatten();
+    for known in addresses.filter(|known| known.type_ == "InternalIP" && known.address != address.to_string()) {
+        tracing::info!(old = known.address, new = %address, "the machine has another address");
+        known.address = address.to_string();
     }
 }
 
