@@ -48,7 +48,7 @@ enum What {
         file: PathBuf,
 
         /// What it is called, as in `hello:v1` [default: what the archive says]
-        #[arg(long, value_name = "REF")]
+        #[arg(long, value_name = "REF", value_parser = image_name)]
         name: Option<String>,
     },
     /// Shows the images
@@ -69,6 +69,11 @@ enum What {
         #[arg(required = true)]
         references: Vec<String>,
     },
+}
+
+/// A name that an image can have: what the agent would refuse is refused before a byte of the image is sent.
+pub(crate) fn image_name(text: &str) -> Result<String, String> {
+    text.parse::<coracle_node::ImageReference>().map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// An image, as the agent tells of it.
@@ -276,7 +281,17 @@ mod tests {
     use hyper_util::rt::TokioIo;
     use serde_json::{Value, json};
 
-    use super::{Agent, ImageInfo, SOCKET, table};
+    use super::{Agent, ImageInfo, SOCKET, image_name, table};
+
+    #[test]
+    fn names_are_looked_at_before_anything_is_sent() {
+        for name in ["hello", "hello:v1", "registry.example:5000/a/b:1"] {
+            assert_eq!(image_name(name).as_deref(), Ok(name));
+        }
+        for name in ["Bad Name", "UPPER:v1", "hello:", "\u{fc}n\u{ef}:v1", &"a".repeat(300)] {
+            assert!(image_name(name).is_err(), "{name}");
+        }
+    }
 
     fn image() -> Value {
         json!({"references": ["docker.io/library/hello:v1"], "digest": "sha256:0123456789abcdef", "sizeBytes": 40_000, "kind": "wasm"})

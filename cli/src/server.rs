@@ -21,7 +21,7 @@ use crate::{
     apply::{How, apply_files},
     cluster::{Call, Cluster},
     discovery::Discovery,
-    image::Agent,
+    image::{Agent, image_name},
     manifest::Files,
     memory::ProgramPages,
     options::Options,
@@ -91,7 +91,7 @@ pub(crate) struct Run {
 
 fn import(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
-        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        Some((name, file)) if !file.is_empty() => Ok((image_name(name)?, file.into())),
         _ => Err("wanted is NAME=FILE, as in hello:v1=hello.wasm".to_owned()),
     }
 }
