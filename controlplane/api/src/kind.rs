@@ -152,6 +152,8 @@ pub struct Info {
     pub is_acted_on: bool,
     /// Its objects are read in decoded form by those who follow them, so that the form made by a write is kept for them.
     pub is_followed: bool,
+    /// Why it should not be used any more; every answer about it says so (`APILifecycleDeprecated`).
+    pub deprecation: Option<&'static str>,
     /// A deletion that names no propagation policy orphans what the object owns, as old clients expect of a few kinds.
     pub orphans_by_default: bool,
     /// A deletion is answered with the object as it last was, not with a `Status`.
@@ -179,6 +181,7 @@ impl Info {
             has_delete_collection: true,
             is_acted_on: true,
             is_followed: true,
+            deprecation: None,
             orphans_by_default: false,
             returns_deleted: false,
         }

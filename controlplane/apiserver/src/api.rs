@@ -311,8 +311,13 @@ impl ApiServer {
             return handlers::streams::answer(&call, method, collect(body).await?).await;
         }
         call.shape = Shape::negotiate(call.headers, call.query)?;
+        if let Some(why) = call.kind().info.deprecation {
+            call.warn(why.to_owned());
+        }
         if verb == Verb::Watch {
-            return Form::accepted(call.headers).answer_watch(handlers::watch::watch(&call).await?);
+            let mut response = Form::accepted(call.headers).answer_watch(handlers::watch::watch(&call).await?)?;
+            tell(&call, &mut response);
+            return Ok(response);
         }
         let _in_flight = self.metrics.in_flight(verb)?;
         let body = match verb {
@@ -326,11 +331,7 @@ impl ApiServer {
             .await
             .unwrap_or_else(|_| Err(ApiError::timeout("request did not complete within the allotted timeout", 1)))
             .unwrap_or_else(|error| render::error(&error));
-        for warning in call.warnings.lock().drain(..) {
-            if let Some(value) = warning_header(&warning) {
-                response.headers_mut().append(http::header::WARNING, value);
-            }
-        }
+        tell(&call, &mut response);
         response = Form::accepted(call.headers).answer(response);
         if crate::pretty::is_wanted(call.headers, call.query) {
             crate::pretty::indent(&mut response);
@@ -390,6 +391,15 @@ where
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.0.size_hint()
+    }
+}
+
+/// Puts a call's warnings into its answer.
+fn tell(call: &Call<'_>, response: &mut Response<Body>) {
+    for warning in call.warnings.lock().drain(..) {
+        if let Some(value) = warning_header(&warning) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
     }
 }
 

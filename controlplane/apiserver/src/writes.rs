@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coracle_api::ApiError;
 use coracle_api::kind::{Kind, Object, Subresource};
+use coracle_api::quantity::QuantityError;
 use coracle_api::validation::{Errors, validate_meta, validate_meta_update};
 use coracle_store::{Durability, Entry, Key, Op, Revision, StoreError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, StatusCause};
@@ -158,7 +159,7 @@ async fn insert(
     object.validate(&mut errors);
     object.validate_create(&mut errors);
     if !errors.is_empty() {
-        return Err(ApiError::invalid(kind.group, kind.kind, &name, &errors));
+        return Err(invalid(kind, &name, &errors));
     }
     if !kind.info.is_acted_on {
         call.warn(format!("{} is stored, but nothing acts on it in this version of Coracle", kind.kind));
@@ -321,7 +322,7 @@ fn validate_change(kind: &Kind, part: Part, new: &dyn Object, old: &dyn Object, 
         Part::Status => new.validate_status_update(old, &mut errors),
         Part::Through(subresource) => new.validate_subresource_update(subresource, old, &mut errors),
     }
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(kind.group, kind.kind, name, &errors)) }
+    if errors.is_empty() { Ok(()) } else { Err(invalid(kind, name, &errors)) }
 }
 
 /// The object waited for its last finalizer, and this change takes it away.
@@ -349,6 +350,16 @@ async fn finish(
         }
         Committed::Lost | Committed::EffectLost => Ok(None),
     }
+}
+
+/// A 422 of an object; a 400 where a quantity is none, since Kubernetes does not even decode such an object.
+fn invalid(kind: &Kind, name: &str, errors: &Errors) -> ApiError {
+    let why = QuantityError.to_string();
+    if errors.iter().any(|error| error.detail == why) {
+        let (name, version) = (kind.kind, kind.version);
+        return ApiError::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {why}"));
+    }
+    ApiError::invalid(kind.group, kind.kind, name, errors)
 }
 
 /// Runs the admission chain.

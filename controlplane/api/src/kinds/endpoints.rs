@@ -23,6 +23,7 @@ impl Resource for Endpoints {
             Column::AGE,
         ],
         create_on_update: true,
+        deprecation: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
         ..Info::namespaced("endpoints", "endpoints")
     };
 

@@ -180,6 +180,7 @@ impl ServiceAddresses {
             spec.ip_family_policy = None;
             return Ok(());
         }
+        check_families(review, spec)?;
         spec.ip_families.get_or_insert_with(|| vec!["IPv4".to_owned()]);
         spec.ip_family_policy.get_or_insert_with(|| "SingleStack".to_owned());
         let asked = spec.cluster_ip.clone().filter(|ip| !ip.is_empty());
@@ -309,6 +310,24 @@ impl ServiceAddresses {
         meta::fill_new(served.kind, "", &mut address, review.now, &mut review.api.dice())?;
         Ok(Op::Create { key, value: encode(served.kind, Box::new(address), None)? })
     }
+}
+
+/// This cluster has addresses of IPv4 only. A Service that is no more than a name for what somebody else lists may have any.
+fn check_families(review: &Review<'_>, spec: &ServiceSpec) -> Result<(), ApiError> {
+    let headless = spec.cluster_ip.as_deref() == Some("None");
+    if headless && spec.selector.as_ref().is_none_or(std::collections::BTreeMap::is_empty) {
+        return Ok(());
+    }
+    let mut errors = Errors::new();
+    let at = FieldPath::new("spec");
+    for (i, family) in spec.ip_families.iter().flatten().enumerate().filter(|(_, family)| *family == "IPv6") {
+        errors.invalid(&at.child("ipFamilies").index(i), family.as_str(), "not configured on this cluster");
+    }
+    if let Some(policy) = spec.ip_family_policy.as_deref().filter(|policy| *policy == "RequireDualStack") {
+        let why = "this cluster is not configured for dual-stack services";
+        errors.invalid(&at.child("ipFamilyPolicy"), policy, why);
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "Service", review.name, &errors)) }
 }
 
 fn port_error(review: &Review<'_>, index: usize, port: i32, why: &str) -> ApiError {

@@ -1,6 +1,9 @@
 //! PATCH: JSON, merge and strategic merge patches of the present object.
 
+mod misfit;
+
 use coracle_api::kind::{Kind, Object};
+use coracle_api::validation::{Errors, FieldPath};
 use coracle_api::{ApiError, managed, patch};
 use http::{HeaderMap, Response, StatusCode, header};
 use serde_json::Value;
@@ -42,7 +45,7 @@ pub(crate) async fn patch(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Re
     let options = WriteOptions::parse(call.query, Write::Patch)?;
     let written = writes::update(call, part, &options, |old| {
         let patched = patch.apply(call.kind(), &old.bytes()?)?;
-        let mut new = decode(call, &patched, &options)?;
+        let mut new = decode(call, &patched, &options).map_err(|error| patch.misfit(error))?;
         super::keep_rest(part, new.as_mut(), old.object());
         // The present version came with the present text: only a patch that names one itself insists on it.
         let meta = new.meta_mut();
@@ -94,6 +97,18 @@ impl Patch {
             Dialect::Strategic => patch::strategic_merge(kind, &target, &self.value),
         };
         patched.map_err(ApiError::from)
+    }
+}
+
+impl Patch {
+    /// The words for a strategic patch that gives a field a value of another type: it fits no object, so it is the patch that
+    /// is invalid (`applyPatchToObject`).
+    fn misfit(&self, error: ApiError) -> ApiError {
+        let why = (self.dialect == Dialect::Strategic).then(|| misfit::conversion(&error.message)).flatten();
+        let Some(why) = why else { return error };
+        let mut errors = Errors::new();
+        errors.invalid(&FieldPath::new("patch"), misfit::shown(&self.value), why);
+        ApiError::invalid("", "", "", &errors)
     }
 }
 

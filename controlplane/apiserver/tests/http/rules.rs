@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::Server;
+use crate::harness::{Server, pod};
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
 const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
@@ -89,4 +89,35 @@ async fn an_evicted_pod_says_why_it_ends() {
     other["deleteOptions"] = json!({"preconditions": {"resourceVersion": "1"}});
     assert_eq!(server.ask(&format!("POST {PODS}/q/eviction"), other).await.code, 409);
     assert_eq!(server.get(&format!("{PODS}/q")).await["metadata"].get("deletionTimestamp"), None);
+}
+
+#[tokio::test]
+async fn a_patch_of_another_type_is_invalid() {
+    let server = Server::start().await;
+    let labels = json!({"app": "d"});
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": labels}, "template": {
+        "metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    server.ok("POST /apis/apps/v1/namespaces/default/deployments", deployment).await;
+    let line = "PATCH /apis/apps/v1/namespaces/default/deployments/d";
+    let why = " \"\" is invalid: patch: Invalid value: \"map[spec:map[replicas:x]]\": unrecognized type: int32";
+    server.refused(line, json!({"spec": {"replicas": "x"}}), 422, "Invalid", why).await;
+}
+
+#[tokio::test]
+async fn a_quantity_that_is_none_is_no_object() {
+    let server = Server::start().await;
+    let mut wrong = pod("p");
+    wrong["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "plenty"}});
+    let why = "Pod in version \"v1\" cannot be handled as a Pod: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+    server.refused("POST /api/v1/namespaces/default/pods", wrong, 400, "BadRequest", why).await;
+}
+
+#[tokio::test]
+async fn who_uses_what_is_deprecated_is_told() {
+    let server = Server::start().await;
+    let answer = server.ask("GET /api/v1/namespaces/default/endpoints", Value::Null).await;
+    let told = answer.headers.get("warning").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let why = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+    assert_eq!((answer.code, told), (200, why));
+    assert!(server.ask("GET /api/v1/pods", Value::Null).await.headers.get("warning").is_none());
 }
