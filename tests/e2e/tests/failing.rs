@@ -159,3 +159,19 @@ fn what_never_becomes_ready_gets_no_requests() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_deleted_address_of_a_service_comes_back() -> Result<()> {
+    let cluster = Cluster::start()?;
+    cluster.k("create service clusterip web --tcp=80:8080")?;
+    let ip = cluster.field("service web", "{.spec.clusterIP}")?;
+    cluster.k(&format!("delete ipaddress {ip}"))?;
+    eventually(SOON, || {
+        let of = cluster.field(&format!("ipaddress {ip}"), "{.spec.parentRef.namespace}/{.spec.parentRef.name}")?;
+        ensure!(of == "default/web", "{of}");
+        Ok(())
+    })?;
+    let twice = cluster.k_fails(&format!("create service clusterip dup --tcp=80 --clusterip={ip}"))?;
+    ensure!(twice.contains("provided IP is already allocated"), "{twice}");
+    Ok(())
+}
