@@ -1,0 +1,1 @@
+//! shell: streaming connections over tokio.
