@@ -59,7 +59,9 @@ async fn carry(socket: &mut WebSocket, protocol: Protocol, ports: &[u16], connec
     let mut writers = HashMap::new();
     let mut outputs = Vec::new();
     for (index, port) in ports.iter().enumerate() {
-        let (Ok(opened), Ok(channel)) = (open(&connection, index, *port).await, u8::try_from(2 * index)) else { return };
+        let (Ok(opened), Ok(channel)) = (open(&connection, index, *port).await, u8::try_from(2 * index)) else {
+            return;
+        };
         let Port { number, error, data, writer } = opened;
         writers.insert(channel, writer);
         for (channel, reader) in [(channel, data), (channel + 1, error)] {

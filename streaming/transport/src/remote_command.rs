@@ -12,9 +12,9 @@ use futures::{SinkExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::ByteStream;
 use crate::spdy::{Connection, Gone, Stream, StreamReader, StreamWriter, connect};
 use crate::websocket::{WebSocket, message, payload, say_goodbye};
-use crate::ByteStream;
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -114,7 +114,13 @@ impl Opened {
     ) {
         let Self { mut error, mut stdin, mut stdout, mut stderr, mut resize } = self;
         // An empty message on the first channel there is tells the client that all stands.
-        let first = if streams.stdout { STDOUT } else if streams.stderr { STDERR } else { ERROR };
+        let first = if streams.stdout {
+            STDOUT
+        } else if streams.stderr {
+            STDERR
+        } else {
+            ERROR
+        };
         if sink.send(message(protocol, first, &[])).await.is_err() {
             return;
         }

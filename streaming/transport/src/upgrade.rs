@@ -33,17 +33,22 @@ pub enum Wanted {
 /// What a request wants to become; `None` for one that stays a request.
 #[must_use]
 pub fn wanted(headers: &HeaderMap) -> Option<Wanted> {
-    let words = |name| headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    let words =
+        |name| headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     if !words(CONNECTION).any(|word| word.trim().eq_ignore_ascii_case("upgrade")) {
         return None;
     }
     let mut wishes = words(UPGRADE).map(str::trim).peekable();
     wishes.peek()?;
-    Some(wishes.find_map(|wish| match wish {
-        wish if wish.eq_ignore_ascii_case(WEBSOCKET) => Some(Wanted::WebSocket),
-        wish if wish.eq_ignore_ascii_case(SPDY) => Some(Wanted::Spdy),
-        _ => None,
-    }).unwrap_or(Wanted::Other))
+    Some(
+        wishes
+            .find_map(|wish| match wish {
+                wish if wish.eq_ignore_ascii_case(WEBSOCKET) => Some(Wanted::WebSocket),
+                wish if wish.eq_ignore_ascii_case(SPDY) => Some(Wanted::Spdy),
+                _ => None,
+            })
+            .unwrap_or(Wanted::Other),
+    )
 }
 
 /// The protocols that a client of SPDY names, in its order.
@@ -140,10 +145,16 @@ mod tests {
     fn the_protocol_is_agreed_on() {
         let named = |name| headers(&[("x-stream-protocol-version", name)]);
         let offered = REMOTE_COMMAND_PROTOCOLS;
-        assert_eq!(choose_protocol(&named("v9.channel.k8s.io, v3.channel.k8s.io"), &offered), Ok(Some("v3.channel.k8s.io")));
+        assert_eq!(
+            choose_protocol(&named("v9.channel.k8s.io, v3.channel.k8s.io"), &offered),
+            Ok(Some("v3.channel.k8s.io"))
+        );
         assert_eq!(choose_protocol(&headers(&[]), &offered), Ok(None));
         let refused = choose_protocol(&named("v9.channel.k8s.io"), &[PORT_FORWARD_PROTOCOL]).unwrap_err();
-        assert!(refused.ends_with("client supports [v9.channel.k8s.io], server supports [portforward.k8s.io]"), "{refused}");
+        assert!(
+            refused.ends_with("client supports [v9.channel.k8s.io], server supports [portforward.k8s.io]"),
+            "{refused}"
+        );
     }
 
     /// The example of RFC 6455, section 1.3.

@@ -68,8 +68,12 @@ fn crates_use_only_what_they_may() -> Result<()> {
             if own.starts_with("runtime/") && !there.starts_with("runtime/") {
                 refuse("the runtime knows neither control plane nor agent");
             }
-            if own.starts_with("controlplane/") && !there.starts_with("controlplane/") {
+            let is_shared = there.starts_with("streaming/");
+            if own.starts_with("controlplane/") && !there.starts_with("controlplane/") && !is_shared {
                 refuse("the control plane knows no agent");
+            }
+            if own.starts_with("streaming/") && !is_shared {
+                refuse("streaming knows nothing else of ours");
             }
             if own.starts_with("agent/") && there.starts_with("controlplane/") && there != "controlplane/api" {
                 refuse("of the control plane an agent knows the API's types only");

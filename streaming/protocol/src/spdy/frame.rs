@@ -29,16 +29,43 @@ pub(super) enum More {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
     /// The head of a data frame; its bytes follow.
-    Data { id: StreamId, length: usize, more: More },
-    SynStream { id: StreamId, block: BytesMut, more: More, unidirectional: bool },
-    SynReply { id: StreamId, block: BytesMut, more: More },
-    Headers { id: StreamId, block: BytesMut, more: More },
-    Reset { id: StreamId, status: u32 },
+    Data {
+        id: StreamId,
+        length: usize,
+        more: More,
+    },
+    SynStream {
+        id: StreamId,
+        block: BytesMut,
+        more: More,
+        unidirectional: bool,
+    },
+    SynReply {
+        id: StreamId,
+        block: BytesMut,
+        more: More,
+    },
+    Headers {
+        id: StreamId,
+        block: BytesMut,
+        more: More,
+    },
+    Reset {
+        id: StreamId,
+        status: u32,
+    },
     /// The initial window, if it says one.
-    Settings { initial_window: Option<u32> },
-    Ping { id: u32 },
+    Settings {
+        initial_window: Option<u32>,
+    },
+    Ping {
+        id: u32,
+    },
     GoAway,
-    WindowUpdate { id: StreamId, delta: u32 },
+    WindowUpdate {
+        id: StreamId,
+        delta: u32,
+    },
     /// A control frame of a type that may be passed over.
     Unknown,
 }
@@ -78,8 +105,7 @@ impl Frame {
             0 => Err(SpdyError::Malformed(name)),
             id => Ok(id),
         };
-        let mut number =
-            |name| if body.len() < 4 { Err(SpdyError::Malformed(name)) } else { Ok(body.get_u32()) };
+        let mut number = |name| if body.len() < 4 { Err(SpdyError::Malformed(name)) } else { Ok(body.get_u32()) };
         Ok(match kind {
             1 => {
                 let id = stream(number("SYN_STREAM")?, "SYN_STREAM")?;
