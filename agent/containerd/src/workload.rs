@@ -10,8 +10,8 @@ use std::{
 
 use coracle_agent_core::workload::{
     AdoptedPod, AdoptedState, BoxFuture, Command, ContainerKey, ContainerSpec, ContainerStats, EXEC_OUTPUT_MAX_BYTES,
-    ExecOutcome, ExecRequest, Feature, ImageInfo, PodStats, PodUid, Report, RuntimeInfo, SandboxSpec, StartStage,
-    Workload, WorkloadError,
+    ExecOutcome, ExecRequest, Feature, ImageInfo, Opened, PodStats, PodUid, Report, RuntimeInfo, SandboxSpec,
+    StartStage, StreamRequest, Workload, WorkloadError,
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -27,7 +27,7 @@ use crate::{
     events::{self, Running},
     hosts, image, labels,
     network::{self, RuntimeNetwork},
-    sandbox, spec,
+    sandbox, spec, stream,
 };
 
 /// How the runtime is reached.
@@ -75,7 +75,7 @@ impl ContainerdWorkload {
         let info = RuntimeInfo {
             name: version.runtime_name.clone(),
             version: version.runtime_version,
-            features: vec![Feature::Exec, Feature::Adoption],
+            features: vec![Feature::Exec, Feature::Attach, Feature::Tty, Feature::Adoption],
         };
         let shared = Arc::new(Shared {
             connection,
@@ -321,8 +321,21 @@ impl Workload for ContainerdWorkload {
             removed.ok_or_else(|| WorkloadError::Runtime(format!("no such image: {id}")))
         })
     }
+
+    fn open_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<Opened, WorkloadError>> {
+        let id = match &request {
+            StreamRequest::Exec { key, .. } | StreamRequest::Attach { key, .. } => {
+                self.running_id(key).ok_or_else(|| WorkloadError::NotRunning(key.clone()))
+            }
+            StreamRequest::PortForward { pod, .. } => {
+                let id = self.pods.lock().get(pod).map(|pod| pod.sandbox_id.clone());
+                id.ok_or_else(|| WorkloadError::Runtime(format!("unable to find pod {pod}")))
+            }
+        };
+        Box::pin(async move { stream::open(&self.shared.connection, id?, request).await })
+    }
 }
 
-fn runtime_error(status: Status) -> WorkloadError {
+pub(crate) fn runtime_error(status: Status) -> WorkloadError {
     WorkloadError::Runtime(words(&status))
 }

@@ -56,11 +56,12 @@ pub trait Workload: Send + Sync {
     /// Removes an image by id and answers the bytes that came free. An image in use is refused.
     fn remove_image(&self, image_id: &str) -> BoxFuture<'_, Result<u64, WorkloadError>>;
 
-    /// Opens an interactive session (`exec` or `attach`) with a running container.
-    fn open_session(&self, request: SessionRequest) -> BoxFuture<'_, Result<Box<dyn Session>, WorkloadError>> {
-        let what = match request.kind {
-            SessionKind::Exec { .. } => Feature::Exec,
-            SessionKind::Attach => Feature::Attach,
+    /// Opens a streaming connection with a running container, or to the ports of a pod.
+    fn open_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<Opened, WorkloadError>> {
+        let what = match request {
+            StreamRequest::Exec { .. } => Feature::Exec,
+            StreamRequest::Attach { .. } => Feature::Attach,
+            StreamRequest::PortForward { .. } => Feature::PortForward,
         };
         let runtime = self.info().name;
         Box::pin(async move { Err(WorkloadError::unsupported(&runtime, what)) })
@@ -453,6 +454,8 @@ pub enum Feature {
     Exec,
     /// Joining a running container's stdio.
     Attach,
+    /// Connections to a pod's ports.
+    PortForward,
     /// Terminals.
     Tty,
     /// Containers that outlive the agent and are found again by [`Workload::adopt`].
@@ -464,6 +467,7 @@ impl fmt::Display for Feature {
         f.write_str(match self {
             Self::Exec => "exec",
             Self::Attach => "attach",
+            Self::PortForward => "port-forward",
             Self::Tty => "tty",
             Self::Adoption => "adoption",
         })
@@ -539,27 +543,55 @@ pub struct ImageInfo {
     pub last_used: Option<Timestamp>,
 }
 
-/// An interactive session to open.
+/// A streaming connection to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionRequest {
-    /// With which run.
-    pub key: ContainerKey,
-    /// What kind.
-    pub kind: SessionKind,
-    /// Streams the client wants.
-    pub stdio: StdioSpec,
-}
-
-/// The two interactive sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SessionKind {
-    /// Another process.
+pub enum StreamRequest {
+    /// Another process in a container.
     Exec {
+        /// In which run.
+        key: ContainerKey,
         /// Its command line.
         command: Vec<String>,
+        /// What the client wants of it.
+        streams: SessionStreams,
     },
     /// The container's own stdio.
-    Attach,
+    Attach {
+        /// Of which run.
+        key: ContainerKey,
+        /// What the client wants of it.
+        streams: SessionStreams,
+    },
+    /// TCP ports of a pod.
+    PortForward {
+        /// Which.
+        pod: PodUid,
+        /// The ports, as far as the client has named them before it connects.
+        ports: Vec<u16>,
+    },
+}
+
+/// The streams of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionStreams {
+    /// Input.
+    pub stdin: bool,
+    /// Output.
+    pub stdout: bool,
+    /// Error output of its own; with a terminal there is none.
+    pub stderr: bool,
+    /// A terminal.
+    pub tty: bool,
+}
+
+/// A streaming connection, as far as the runtime takes it.
+pub enum Opened {
+    /// The address of a streaming server of the runtime's: whoever speaks to it is heard by the container.
+    Endpoint(String),
+    /// A session in this process.
+    Session(Box<dyn Session>),
+    /// Where connections to ports go: each of these is tried in turn, with the port in question.
+    Addresses(Vec<IpAddr>),
 }
 
 /// An open interactive session. Dropping it ends it.
@@ -581,6 +613,11 @@ pub enum SessionOutput {
     Stdout(Vec<u8>),
     /// Bytes of stderr.
     Stderr(Vec<u8>),
+    /// The session cannot go on, though the process does; nothing follows.
+    Failed {
+        /// Why, in words for the user.
+        message: String,
+    },
     /// The process ended; nothing follows.
     Exited {
         /// Its exit code.

@@ -3,11 +3,12 @@
 
 mod images;
 mod stats;
+mod streams;
 
 use std::{collections::HashMap, convert::Infallible, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use coracle_agent_core::{Workload, workload::WorkloadError};
+use coracle_agent_core::Workload;
 use coracle_agent_wasm::WasmWorkload;
 use futures::StreamExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -26,6 +27,8 @@ use crate::{
 };
 
 pub(crate) use stats::NodeStats;
+pub(crate) use streams::Room;
+pub use streams::Upgraded;
 
 /// A body the node answers with.
 pub type NodeBody = UnsyncBoxBody<Bytes, io::Error>;
@@ -54,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) node: NodeStats,
     pub(crate) images_changed: mpsc::Sender<()>,
     pub(crate) tasks: TaskTracker,
+    /// For streaming connections.
+    pub(crate) room: Room,
 }
 
 /// Why a request is refused, in words for the user.
@@ -97,7 +102,7 @@ impl Handler {
                 Ok(self.stats_summary(only).await)
             }
             (&Method::GET, ["metrics", "resource"]) => Ok(self.resource_metrics().await),
-            (_, ["exec" | "attach" | "portForward", ..]) => Err(self.no_session(parts[0])),
+            (_, ["exec" | "attach" | "portForward", ..]) => Err(Refused::bad("Upgrade request required")),
             (_, ["images", ..]) => self.images(request).await,
             _ => Err(Refused::not_found("404 page not found")),
         };
@@ -113,16 +118,6 @@ impl Handler {
             .map(|view| json!({"metadata": view.pod.metadata, "spec": view.pod.spec, "status": *view.status}))
             .collect();
         json_answer(StatusCode::OK, &json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
-    }
-
-    fn no_session(&self, what: &str) -> Refused {
-        use coracle_agent_core::workload::Feature;
-        let feature = if what == "exec" { Feature::Exec } else { Feature::Attach };
-        let WorkloadError::Unsupported { message } = WorkloadError::unsupported(&self.inner.wasm.info().name, feature)
-        else {
-            return Refused::bad("not supported");
-        };
-        Refused::bad(message)
     }
 
     fn logs(
@@ -186,7 +181,9 @@ where
 fn attempt(view: &View, pod: &str, container: &str, previous: bool) -> Result<u32, Refused> {
     let spec = view.pod.spec.as_ref();
     let known = spec.is_some_and(|spec| {
-        spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(|known| known.name == container)
+        let main = spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(|known| &known.name);
+        let ephemeral = spec.ephemeral_containers.iter().flatten().map(|known| &known.name);
+        main.chain(ephemeral).any(|known| known == container)
     });
     if !known {
         return Err(Refused::bad(format!("container {container} is not valid for pod {pod}")));

@@ -66,7 +66,7 @@ pub use coracle_artifact::ImageReference;
 pub use cni::{is_plugin as is_cni_plugin, run_plugin as run_cni_plugin};
 pub use error::NodeError;
 pub use eviction::{DEFAULT_EVICTION_HARD, EvictionHard, ThresholdError};
-pub use handler::{Handler, NodeBody};
+pub use handler::{Handler, NodeBody, Upgraded};
 pub use machine::raise_file_limit;
 pub use network::LOOPBACK_RANGE;
 pub use register::VERSION;
@@ -235,6 +235,7 @@ impl Node {
             runtime: runtime.clone(),
             node: handler::NodeStats::new(&config.name, &data_dir),
             images_changed,
+            room: handler::Room::default(),
             tasks: tasks.clone(),
         };
         let mut event_loop = EventLoop {

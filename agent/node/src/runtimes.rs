@@ -16,8 +16,8 @@ use std::{
 
 use coracle_agent_containerd::ContainerdWorkload;
 use coracle_agent_core::workload::{
-    AdoptedPod, BoxFuture, Command, ContainerKey, ContainerSpec, HostNetwork, ImageInfo, PodStats, PodUid, Report,
-    RuntimeInfo, SandboxSpec, Session, SessionKind, SessionRequest, StartStage, Workload, WorkloadError,
+    AdoptedPod, BoxFuture, Command, ContainerKey, ContainerSpec, HostNetwork, ImageInfo, Opened, PodStats, PodUid,
+    Report, RuntimeInfo, SandboxSpec, StartStage, StreamRequest, Workload, WorkloadError,
 };
 use coracle_agent_wasm::WasmWorkload;
 use jiff::Timestamp;
@@ -347,8 +347,17 @@ impl Workload for Runtimes {
         })
     }
 
-    fn open_session(&self, request: SessionRequest) -> BoxFuture<'_, Result<Box<dyn Session>, WorkloadError>> {
-        debug_assert!(matches!(request.kind, SessionKind::Exec { .. } | SessionKind::Attach));
-        self.of(&request.key).open_session(request)
+    fn open_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<Opened, WorkloadError>> {
+        match &request {
+            StreamRequest::Exec { key, .. } | StreamRequest::Attach { key, .. } => self.of(key).open_stream(request),
+            StreamRequest::PortForward { pod, .. } => {
+                // The ports of a pod that has a network namespace are in there.
+                let has_sandbox = self.inner.table.lock().pods.get(pod).is_some_and(|pod| pod.sandbox == Sandbox::Up);
+                match self.oci().filter(|_| has_sandbox) {
+                    Some(oci) => oci.open_stream(request),
+                    None => self.inner.wasm.open_stream(request),
+                }
+            }
+        }
     }
 }

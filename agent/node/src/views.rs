@@ -18,7 +18,8 @@ impl View {
     /// A container's status, of whichever list.
     pub(crate) fn container(&self, name: &str) -> Option<&ContainerStatus> {
         let init = self.status.init_container_statuses.iter().flatten();
-        init.chain(self.status.container_statuses.iter().flatten()).find(|status| status.name == name)
+        let ephemeral = self.status.ephemeral_container_statuses.iter().flatten();
+        init.chain(self.status.container_statuses.iter().flatten()).chain(ephemeral).find(|status| status.name == name)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use coracle_apiserver::{Body, NodeError, NodeProxy};
+use coracle_apiserver::{Body, Connected, NodeError, NodeProxy};
 use coracle_node::{Handler, Node, NodeConfig};
 use coracle_server::{Server, ServerConfig};
 use coracle_services::{Names, ServicesConfig};
@@ -147,5 +147,21 @@ impl NodeProxy for InProcess {
         }
         let handler = self.handler.clone();
         Box::pin(async move { Ok(handler.call(request.map(Full::new)).await.map(Body::wrap)) })
+    }
+
+    fn connect(&self, node: &str, request: Request<()>) -> BoxFuture<'static, Result<Connected, NodeError>> {
+        if node != self.name {
+            return Box::pin(std::future::ready(Err(NodeError::Unknown)));
+        }
+        let handler = self.handler.clone();
+        Box::pin(async move {
+            Ok(match handler.connect(request).await {
+                Ok(upgraded) => {
+                    let (protocol, stream, held) = upgraded.into_parts();
+                    Connected::Upgraded { protocol, stream, held }
+                }
+                Err(refused) => Connected::Refused(refused.map(Body::wrap)),
+            })
+        })
     }
 }

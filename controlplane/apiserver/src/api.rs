@@ -12,6 +12,7 @@ use coracle_store::Store;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt as _;
+use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
@@ -29,6 +30,7 @@ use crate::nodes::NodeProxy;
 use crate::registry::{Registry, Served};
 use crate::render::{self, Shape};
 use crate::request::{MAX_URL_BYTES, Query, ResourcePath, Target, Verb, verb};
+use crate::sessions::Sessions;
 use crate::turns::Turns;
 use crate::wire::{self, Form};
 
@@ -77,6 +79,7 @@ pub struct ApiServer {
     pub(crate) ready: OnceLock<()>,
     pub(crate) turns: Turns,
     pub(crate) aside: Aside,
+    pub(crate) sessions: Sessions,
     ambient: Ambient,
 }
 
@@ -91,6 +94,8 @@ pub(crate) struct Call<'a> {
     pub(crate) shape: Shape,
     pub(crate) now: Timestamp,
     warnings: Mutex<Vec<String>>,
+    /// The connection below the request, for those that become streams.
+    pub(crate) upgrade: Mutex<Option<OnUpgrade>>,
 }
 
 impl Call<'_> {
@@ -118,6 +123,7 @@ impl Call<'_> {
             shape: self.shape,
             now: self.now,
             warnings: Mutex::default(),
+            upgrade: Mutex::default(),
         }
     }
 
@@ -149,6 +155,7 @@ impl ApiServer {
             ready: OnceLock::new(),
             turns: Turns::default(),
             aside: Aside::default(),
+            sessions: Sessions::default(),
             ambient,
         })
     }
@@ -223,7 +230,8 @@ impl ApiServer {
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: std::fmt::Display,
     {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let upgrade = head.extensions.remove::<OnUpgrade>();
         let url = head.uri.path_and_query().map_or(0, |pq| pq.as_str().len());
         if url > MAX_URL_BYTES {
             return Err(ApiError::bad_request(format!("the URL is longer than {MAX_URL_BYTES} bytes")));
@@ -261,13 +269,14 @@ impl ApiServer {
                     shape: Shape::Plain,
                     now,
                     warnings: Mutex::default(),
+                    upgrade: Mutex::new(upgrade),
                 };
                 self.answer(call, verb, &head.method, body).await
             }
         }
     }
 
-    fn allow(&self, user: &User, attributes: Attributes<'_>) -> Result<(), ApiError> {
+    pub(crate) fn allow(&self, user: &User, attributes: Attributes<'_>) -> Result<(), ApiError> {
         let Decision::Deny(why) = self.authorizer.authorize(user, attributes) else { return Ok(()) };
         let mut text = refusal(user, attributes);
         if !why.is_empty() {

@@ -209,6 +209,8 @@ pub async fn serve(api: Arc<ApiServer>, listener: TcpListener, tls: Tls, stop: C
     }
     drop(listener);
     tracker.close();
+    // Streams have left the connections they began on.
+    api.sessions.stop(DRAIN_DEADLINE).await;
     if tokio::time::timeout(DRAIN_DEADLINE, tracker.wait()).await.is_err() {
         tracing::info!("connections that did not end in time are cut");
     }

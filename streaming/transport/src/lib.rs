@@ -18,4 +18,4 @@ pub use upgrade::{
 };
 pub use websocket::{WebSocket, tunnel, websocket};
 
-pub use coracle_streaming_protocol::{channel, outcome, spdy::Headers, spdy::ResetStatus};
+pub use coracle_streaming_protocol::{channel, outcome, spdy::Headers, spdy::Role};

@@ -1,5 +1,7 @@
 //! Subresources that the node answers: logs now; the node's own API through `proxy`. Bytes pass through as they come.
 
+mod upgrades;
+
 use bytes::Bytes;
 use coracle_api::ApiError;
 use coracle_api::status::Reason;
@@ -21,6 +23,7 @@ pub(crate) async fn answer(call: &Call<'_>, method: &Method, body: Bytes) -> Res
     match (call.kind().kind, call.path.subresource.as_str()) {
         ("Pod", "log") if *method == Method::GET => log(call).await,
         ("Pod", "log") => Err(ApiError::method_not_known()),
+        ("Pod", "exec" | "attach" | "portforward") => upgrades::answer(call, method).await,
         ("Node", "proxy") => node_proxy(call, method, body).await,
         (_, subresource) => Err(ApiError::new(
             Reason::MethodNotAllowed,
@@ -145,12 +148,16 @@ impl Call<'_> {
         let nodes = self.api.nodes.get().ok_or_else(|| ApiError::unavailable("no way to reach the nodes yet"))?;
         let request =
             Request::builder().method(method).uri(path).body(body).map_err(|e| ApiError::bad_request(e.to_string()))?;
-        nodes.request(node, request).await.map_err(|e| match e {
-            NodeError::Unknown => {
-                ApiError::not_found(coracle_api::status::ResourceName { group: "", plural: "nodes" }, node)
-            }
-            NodeError::Unreachable(why) => ApiError::internal(format!("the node {node} cannot be reached: {why}")),
-        })
+        nodes.request(node, request).await.map_err(|error| node_unreachable(node, error))
+    }
+}
+
+fn node_unreachable(node: &str, error: NodeError) -> ApiError {
+    match error {
+        NodeError::Unknown => {
+            ApiError::not_found(coracle_api::status::ResourceName { group: "", plural: "nodes" }, node)
+        }
+        NodeError::Unreachable(why) => ApiError::internal(format!("the node {node} cannot be reached: {why}")),
     }
 }
 
