@@ -666,7 +666,6 @@ impl WorkloadError {
     pub fn unsupported(runtime: &str, feature: Feature) -> Self {
         let why = match (runtime, feature) {
             ("wasm", Feature::Exec) => "a WebAssembly component is one program without a shell or other processes",
-            ("wasm", Feature::Attach) => "a WebAssembly component's output goes to its log: use `kubectl logs -f`",
             ("wasm", Feature::Tty) => "a WebAssembly component has no terminal",
             _ => "the runtime does not offer it",
         };

@@ -9,13 +9,15 @@ use coracle_agent_core::workload::{
 use coracle_artifact::{Digest, Image};
 use coracle_engine::{ComponentDigest, CpuAccount, CpuQuota, MemoryBudget, Shared};
 use coracle_host::{
-    Directories, GuestConfig, HttpServer, LogSink, Outcome, PodNetwork, Program, ProgramKind, ServerLimits, SetupError,
-    ShutdownSignal, StdStream, check_server, start_command,
+    Directories, GuestConfig, GuestStdin, HttpServer, LogSink, Outcome, PodNetwork, Program, ProgramKind, ServerLimits,
+    SetupError, ShutdownSignal, StdStream, check_server, start_command,
 };
 use jiff::Timestamp;
-use tokio::{sync::watch, time::Instant};
+use parking_lot::Mutex;
+use tokio::{io::DuplexStream, sync::watch, time::Instant};
 
 use crate::{
+    attach::{Stdio, Teed},
     exit::End,
     log::CriLog,
     mounts::{Mounts, Staging},
@@ -41,13 +43,19 @@ pub(crate) struct Container {
     cpu: Arc<CpuAccount>,
     memory: Arc<MemoryBudget>,
     pub(crate) image: Digest,
+    pub(crate) stdio: Arc<Stdio>,
+    /// What the component reads, until it is started.
+    stdin: Mutex<Option<DuplexStream>>,
 }
 
 impl Container {
     pub(crate) fn new(services: &Services, spec: &ContainerSpec, image: Digest) -> Arc<Self> {
         let limit = spec.resources.memory_limit_bytes.and_then(|bytes| u64::try_from(bytes).ok());
         let quota = spec.resources.cpu_limit_milli.and_then(|milli| u64::try_from(milli).ok());
+        let (stdio, stdin) = Stdio::new(spec.stdio);
         Arc::new(Self {
+            stdio,
+            stdin: Mutex::new(stdin),
             wish: watch::Sender::new(Wish::Run),
             done: watch::Sender::new(false),
             cpu: services.programs.engines().cpu_account(quota.map(CpuQuota::from_milli)),
@@ -131,6 +139,7 @@ impl Run {
         let (services, container) = (self.services.clone(), self.container.clone());
         let report = self.run_reported(&key).await;
         container.done.send_replace(true);
+        container.stdio.end();
         services.reporter.send(report);
     }
 
@@ -183,7 +192,11 @@ impl Run {
             env: spec::env(&self.spec, &self.hostname).into(),
             working_dir: self.spec.working_dir.clone(),
             directories: Directories::open(&mounts.directories).map_err(NotStarted::create)?,
-            log: log.clone(),
+            log: Arc::new(Teed { log: log.clone(), stdio: self.container.stdio.clone() }),
+            // A server has an instance for each request, and none of them the input.
+            stdin: (program.current().kind() == ProgramKind::Command)
+                .then(|| self.container.stdin.lock().take().map(GuestStdin::new))
+                .flatten(),
             network: self.network.clone(),
             memory: self.container.memory.clone(),
             cpu: self.container.cpu.clone(),

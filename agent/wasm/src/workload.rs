@@ -11,7 +11,8 @@ use std::{
 
 use coracle_agent_core::workload::{
     AdoptedPod, BoxFuture, Command, ContainerKey, ContainerSpec, ContainerStats, ExecOutcome, Feature, HostNetwork,
-    ImageInfo, PodStats, PodUid, Report, RuntimeInfo, SandboxSpec, StartStage, Workload, WorkloadError,
+    ImageInfo, Opened, PodStats, PodUid, Report, RuntimeInfo, SandboxSpec, StartStage, StreamRequest, Workload,
+    WorkloadError,
 };
 use coracle_artifact::{ArtifactError, Digest, ImageStore, PullOptions, Puller, StoreLimits};
 use coracle_engine::{CacheLimits, CompiledCache, EngineError, EngineOptions, Engines, GuestRuntime};
@@ -258,7 +259,11 @@ impl WasmWorkload {
 
 impl Workload for WasmWorkload {
     fn info(&self) -> RuntimeInfo {
-        RuntimeInfo { name: NAME.into(), version: env!("CARGO_PKG_VERSION").into(), features: Vec::new() }
+        RuntimeInfo {
+            name: NAME.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            features: vec![Feature::Attach, Feature::PortForward],
+        }
     }
 
     fn submit(&self, command: Command) {
@@ -321,6 +326,25 @@ impl Workload for WasmWorkload {
                 Err(error) => Err(WorkloadError::Runtime(error.to_string())),
             }
         })
+    }
+
+    fn open_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<Opened, WorkloadError>> {
+        let pods = self.pods.lock();
+        let opened = match request {
+            StreamRequest::Exec { .. } => Err(WorkloadError::unsupported(NAME, Feature::Exec)),
+            StreamRequest::Attach { key, streams } => {
+                let container = pods.get(&key.pod).and_then(|pod| pod.containers.get(&key));
+                match container.filter(|container| !container.is_done()) {
+                    Some(container) => container.stdio.attach(streams).map(Opened::Session),
+                    None => Err(WorkloadError::NotRunning(key)),
+                }
+            }
+            StreamRequest::PortForward { pod, .. } => match pods.get(&pod) {
+                Some(pod) => Ok(Opened::Addresses(pod.network.own_addresses())),
+                None => Err(WorkloadError::Runtime(format!("unable to find pod {pod}"))),
+            },
+        };
+        Box::pin(std::future::ready(opened))
     }
 }
 

@@ -61,6 +61,14 @@ impl Sessions {
         });
     }
 
+    /// Runs what a stream or an answer needs beside it. It ends by itself, or with the server.
+    pub(crate) fn drive(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let _ = stop.run_until_cancelled(work).await;
+        });
+    }
+
     /// Ends all streams, and waits for them up to `limit`.
     pub(crate) async fn stop(&self, limit: Duration) {
         self.stop.cancel();

@@ -118,6 +118,7 @@ mod tests {
                     working_dir: None,
                     directories: Directories::default(),
                     log: Arc::new(NoLog),
+                    stdin: None,
                     network: PodNetwork::new(PodAddresses::Host, Arc::new(SystemResolver)),
                     memory: MemoryBudget::new(None),
                     cpu: engines.cpu_account(None),

@@ -14,7 +14,7 @@ use crate::{
     http_out::{HttpClient, OutgoingHttp},
     preopens::Directories,
     shutdown::ShutdownSignal,
-    stdio::{LogSink, LogStream, StdStream},
+    stdio::{GuestStdin, LogSink, LogStream, StdStream},
 };
 
 /// Most bytes of random data in one call.
@@ -32,6 +32,8 @@ pub struct GuestConfig {
     pub directories: Directories,
     /// Where its output goes.
     pub log: Arc<dyn LogSink>,
+    /// What it reads; nothing if there is none.
+    pub stdin: Option<GuestStdin>,
     /// The pod's network.
     pub network: Arc<PodNetwork>,
     /// The memory that all its instances share.
@@ -153,6 +155,9 @@ impl GuestConfig {
             .allow_tcp(true)
             .allow_udp(true)
             .allow_ip_name_lookup(true);
+        if let Some(stdin) = &self.stdin {
+            wasi.stdin(stdin.clone());
+        }
         let network = self.network.clone();
         wasi.socket_addr_check(move |address, purpose| {
             let allowed = match purpose {

@@ -32,4 +32,4 @@ pub use preopens::{Directories, Directory, DirectoryAccess};
 pub use request::check_server;
 pub use server::{HttpServer, InstancePolicy, ServerLimits, ServerStats};
 pub use shutdown::ShutdownSignal;
-pub use stdio::{LogSink, StdStream};
+pub use stdio::{GuestStdin, LogSink, StdStream};

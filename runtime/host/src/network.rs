@@ -77,6 +77,17 @@ impl PodNetwork {
         &self.resolver
     }
 
+    /// The addresses of the host at which listeners of the pod are found: its own, then the one that stands for its loopback.
+    pub fn own_addresses(&self) -> Vec<IpAddr> {
+        match self.addresses {
+            PodAddresses::Host => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            PodAddresses::Own { v4, v6 } => {
+                let loopback = v4.map(|own| Self::loopback(own).into());
+                v4.map(IpAddr::from).into_iter().chain(v6.map(IpAddr::from)).chain(loopback).collect()
+            }
+        }
+    }
+
     /// The loopback address that stands for the pod's `127.0.0.1`: 127.128.0.0/9 with the low 23 bits of the pod's address,
     /// which are its own on this node.
     fn loopback(v4: Ipv4Addr) -> Ipv4Addr {
@@ -237,6 +248,15 @@ mod tests {
             ("127.170.3.8:80", Err(Refused::NotBindable)),
         ] {
             assert_eq!(pod.bind(addr(wanted)), expected, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn listeners_are_found_where_binds_went() {
+        let pod = pod(&["10.42.3.7", "fd00::7"]);
+        for wanted in ["0.0.0.0:80", "127.0.0.1:80", "[::]:80"] {
+            let bound = pod.bind(addr(wanted)).unwrap();
+            assert!(pod.own_addresses().contains(&bound.ip()), "{wanted}");
         }
     }
 

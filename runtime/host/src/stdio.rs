@@ -1,5 +1,5 @@
-//! `wasi:cli/stdout` and `stderr`, 0.2 and 0.3: what a guest writes goes to its container's log at once. Stdin is empty. It
-//! does not split lines and knows no log format.
+//! `wasi:cli/stdout` and `stderr`, 0.2 and 0.3: what a guest writes goes to its container's log at once; what it reads comes
+//! from whoever attaches, or it is empty. Lines are not split here, and no log format is known.
 
 use std::{
     io,
@@ -9,11 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 use wasmtime_wasi::{
     async_trait,
-    cli::{IsTerminal, StdoutStream},
-    p2::{OutputStream, Pollable, StreamResult},
+    cli::{AsyncStdinStream, IsTerminal, StdinStream, StdoutStream},
+    p2::{InputStream, OutputStream, Pollable, StreamResult},
 };
 
 /// Most bytes a guest may write in one call.
@@ -32,6 +32,33 @@ pub enum StdStream {
 pub trait LogSink: Send + Sync {
     /// Bytes in the order they were written; lines may be cut anywhere.
     fn write(&self, stream: StdStream, bytes: &[u8]);
+}
+
+/// The input of one guest.
+#[derive(Clone)]
+pub struct GuestStdin(Arc<AsyncStdinStream>);
+
+impl GuestStdin {
+    /// What `read` gives. Within a tokio runtime only: a task reads ahead.
+    pub fn new(read: impl AsyncRead + Send + Sync + 'static) -> Self {
+        Self(Arc::new(AsyncStdinStream::new(read)))
+    }
+}
+
+impl IsTerminal for GuestStdin {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdinStream for GuestStdin {
+    fn async_stream(&self) -> Box<dyn AsyncRead + Send + Sync> {
+        self.0.async_stream()
+    }
+
+    fn p2_stream(&self) -> Box<dyn InputStream> {
+        self.0.p2_stream()
+    }
 }
 
 /// One stream of one guest.

@@ -175,6 +175,7 @@ pub fn connect<S: ByteStream>(io: S, role: Role, idle: Duration) -> (Connection,
         streams: HashMap::new(),
         queued: HashMap::new(),
         pending: None,
+        unheard: false,
         commands: commands.downgrade(),
         dropped,
         opener,
@@ -198,6 +199,8 @@ struct Driver<S> {
     /// What the peer had no room for yet, or what comes behind such.
     queued: HashMap<StreamId, VecDeque<Queued>>,
     pending: Option<Pending>,
+    /// The peer takes nothing more.
+    unheard: bool,
     /// Weak, so that the connection ends when nobody else has one.
     commands: mpsc::WeakSender<Command>,
     dropped: mpsc::UnboundedSender<StreamId>,
@@ -223,6 +226,10 @@ impl<S: ByteStream> Driver<S> {
     ) {
         let mut deadline = Instant::now() + idle;
         loop {
+            if self.unheard {
+                self.output.clear();
+                self.session.output().clear();
+            }
             if self.output.is_empty() {
                 self.output = self.session.output().split();
             }
@@ -232,8 +239,13 @@ impl<S: ByteStream> Driver<S> {
             }
             let goes_on = match woken {
                 Woken::Read(Ok(length)) => length > 0 && self.take_in().is_ok(),
-                Woken::Wrote(Ok(length)) => length > 0,
-                Woken::Read(Err(_)) | Woken::Wrote(Err(_)) | Woken::Idle => false,
+                Woken::Wrote(Ok(1..)) => true,
+                // What the peer said before it stopped listening is still read.
+                Woken::Wrote(_) => {
+                    self.unheard = true;
+                    true
+                }
+                Woken::Read(Err(_)) | Woken::Idle => false,
                 Woken::Command(Some(command)) => {
                     self.obey(command);
                     true

@@ -36,6 +36,7 @@ scripts! {
     dynamic_client [],
     errors [],
     logs [],
+    streams [],
     informers [],
 }
 

@@ -7,6 +7,7 @@ mod machine;
 mod namespace;
 mod oci_image;
 mod running;
+pub mod streams;
 mod tmpfs;
 
 pub use cluster::{Cluster, ROOT};

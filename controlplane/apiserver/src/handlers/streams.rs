@@ -1,5 +1,7 @@
-//! Subresources that the node answers: logs now; the node's own API through `proxy`. Bytes pass through as they come.
+//! Subresources that are answered by others: logs, streams and its own API by the node, `proxy` by pods. Bytes pass through as they
+//! come.
 
+mod proxy;
 mod upgrades;
 
 use bytes::Bytes;
@@ -24,6 +26,8 @@ pub(crate) async fn answer(call: &Call<'_>, method: &Method, body: Bytes) -> Res
         ("Pod", "log") if *method == Method::GET => log(call).await,
         ("Pod", "log") => Err(ApiError::method_not_known()),
         ("Pod", "exec" | "attach" | "portforward") => upgrades::answer(call, method).await,
+        ("Pod", "proxy") => proxy::pod(call, method, body).await,
+        ("Service", "proxy") => proxy::service(call, method, body).await,
         ("Node", "proxy") => node_proxy(call, method, body).await,
         (_, subresource) => Err(ApiError::new(
             Reason::MethodNotAllowed,
@@ -66,6 +70,7 @@ async fn node_refused(response: Response<Body>) -> ApiError {
     match status {
         StatusCode::NOT_FOUND => ApiError::new(Reason::NotFound, said),
         StatusCode::INTERNAL_SERVER_ERROR => ApiError::internal(said),
+        StatusCode::TOO_MANY_REQUESTS => ApiError::too_many_requests(said, 1),
         _ => ApiError::bad_request(said),
     }
 }

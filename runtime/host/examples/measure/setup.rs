@@ -52,6 +52,7 @@ impl Setup {
             working_dir: None,
             directories: Directories::default(),
             log: Arc::new(NoLog),
+            stdin: None,
             network: self.network.clone(),
             memory: MemoryBudget::new(Some(128 << 20)),
             cpu: self.engines.cpu_account(None),

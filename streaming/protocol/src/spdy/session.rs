@@ -1,8 +1,9 @@
 //! One connection: what came in becomes events, what is to go out is gathered in a buffer, which whoever drives the session writes
 //! away before it asks for more.
 //!
-//! Windows: this side gives its peer new room as data is consumed. Kubernetes' own implementation neither keeps to windows nor
-//! widens them, so this side keeps to the peer's only once the peer has shown that it has any.
+//! Windows: Kubernetes' own implementation neither keeps to windows nor widens them, so this side keeps to the peer's only once the
+//! peer has shown that it has any. A server gives any client new room as data is consumed. A client gives it only to a server
+//! that has windows: one that has ended the connection would answer with a reset, which loses what was not read yet.
 
 use std::collections::HashMap;
 
@@ -387,6 +388,9 @@ impl Session {
 
     /// Bytes of a stream that somebody has taken: the peer may send as many more.
     pub fn consume(&mut self, id: StreamId, length: usize) {
+        if self.role == Role::Client && !self.has_windows && !self.has_window {
+            return;
+        }
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         self.consumed = self.consumed.saturating_add(length);
         if self.consumed >= UPDATE_AFTER {

@@ -11,7 +11,7 @@ use coracle_streaming::{
 use http::{Method, Request, Response};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{container, encode, node_unreachable};
+use super::{container, encode, node_refused, node_unreachable};
 use crate::api::Call;
 use crate::auth::Attributes;
 use crate::body::Body;
@@ -97,8 +97,7 @@ pub(super) async fn answer(call: &Call<'_>, method: &Method) -> Result<Response<
     let connected = nodes.connect(node, request).await.map_err(|error| node_unreachable(node, error))?;
     let (protocol, stream, held) = match connected {
         Connected::Upgraded { protocol, stream, held } => (protocol, stream, held),
-        // Handed on as it is: clients of streams show the words.
-        Connected::Refused(response) => return Ok(response),
+        Connected::Refused(response) => return Err(node_refused(response).await),
     };
     let accepted = client.accepted(call, protocol)?;
     call.api.sessions.spawn(permit, upgrade, async move |io| {

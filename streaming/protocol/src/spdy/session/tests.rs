@@ -135,6 +135,14 @@ fn consumed_bytes_are_given_back() {
     assert!(server.output().is_empty(), "nothing was consumed yet");
     server.consume(id, length);
     assert_eq!(carry(&mut server, &mut client, 100).unwrap(), [Event::Room, Event::Room]);
+    // A server that knows no windows is told nothing, which it might answer with a reset after its last word.
+    let (mut client, mut server) = pair();
+    let id = client.open(&header("data")).unwrap();
+    carry(&mut client, &mut server, 100).unwrap();
+    server.send(id, &[0; 48 * 1024]);
+    let events = carry(&mut server, &mut client, 4096).unwrap();
+    client.consume(id, bytes_of(&events, id).len());
+    assert!(client.output().is_empty());
 }
 
 #[test]
