@@ -262,10 +262,11 @@ impl Session {
 
     fn opened(&mut self, id: StreamId, headers: Headers, more: More, local: Half) -> Result<Option<Event>, SpdyError> {
         let of_peer = (id % 2 == 1) == (self.role == Role::Server);
-        if !of_peer || id <= self.last_of_peer {
+        // Clients that open many at once give the numbers out before they take turns to write: they come in any order.
+        if !of_peer || self.streams.contains_key(&id) {
             return Err(SpdyError::StreamNumber(id));
         }
-        self.last_of_peer = id;
+        self.last_of_peer = self.last_of_peer.max(id);
         if self.going || self.streams.len() >= self.limits.streams {
             self.put_reset(id, ResetStatus::RefusedStream);
             return Ok(None);

@@ -86,6 +86,22 @@ fn streams_over_the_limit_are_refused() {
 }
 
 #[test]
+fn streams_may_be_opened_in_any_order_but_not_twice() {
+    let mut compressor = Compressor::new();
+    let mut opening = |id: u8| {
+        let mut body = vec![0, 0, 0, id, 0, 0, 0, 0, 0, 0];
+        body.extend(compressor.compress(&header("data")));
+        raw(1, 0, &body)
+    };
+    let mut server = Session::new(Role::Server, LIMITS);
+    for id in [3, 1, 5] {
+        let opened = Event::Opened { id: id.into(), headers: header("data") };
+        assert_eq!(feed(&mut server, &opening(id)).unwrap(), [opened]);
+    }
+    assert_eq!(feed(&mut server, &opening(3)), Err(SpdyError::StreamNumber(3)));
+}
+
+#[test]
 fn a_peer_that_goes_away_takes_no_more_streams() {
     let (mut client, mut server) = pair();
     let id = client.open(&header("data")).unwrap();
