@@ -54,7 +54,7 @@ mod tests {
     #[tokio::test]
     async fn the_thread_that_serves_goes_on() {
         let aside = Aside::default();
-        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
         let work = aside.run(move || held.recv().is_ok());
         // On the only thread there is: were the work done here, nothing would release it.
         let other = async move { release.send(()) };
