@@ -69,7 +69,9 @@ fn listen(port: u16) -> Result<(), String> {
         if open.len() < MAX_CONNECTIONS {
             wanted.push(&incoming);
         }
-        let ready = poll(&wanted);
+        // In whatever order the host found them.
+        let mut ready = poll(&wanted);
+        ready.sort_unstable();
         drop(readable);
         let count = open.len();
         // From the end, so that removing one moves none that is still to come.
