@@ -40,6 +40,9 @@ pub enum Role {
 pub struct Limits {
     /// Streams that are open at once; more are refused.
     pub streams: usize,
+    /// Whether windows are kept to once the peer has shown that it has any. Who reads a connection only as fast as all of
+    /// its streams are read must not: what makes room on one stream would lie behind what is not read of another.
+    pub windows: bool,
 }
 
 /// What happened.
@@ -295,7 +298,7 @@ impl Session {
         if size > MAX_WINDOW {
             return Err(SpdyError::Window);
         }
-        self.has_windows = true;
+        self.has_windows = self.limits.windows;
         let change = size - std::mem::replace(&mut self.initial_window, size);
         for stream in self.streams.values_mut() {
             stream.window += change;
@@ -308,10 +311,10 @@ impl Session {
 
     fn widen(&mut self, id: StreamId, delta: i64) -> Result<(), SpdyError> {
         let window = if id == 0 {
-            self.has_window = true;
+            self.has_window = self.limits.windows;
             &mut self.window
         } else {
-            self.has_windows = true;
+            self.has_windows = self.limits.windows;
             // A stream that is over by now has no window.
             let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
             &mut stream.window

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { streams: 8 };
+const LIMITS: Limits = Limits { streams: 8, windows: true };
 
 fn pair() -> (Session, Session) {
     (Session::new(Role::Client, LIMITS), Session::new(Role::Server, LIMITS))
