@@ -68,9 +68,8 @@ impl PodMachine {
             status.message = Some(rejection.message.clone());
             return status;
         }
-        if self.already_over() {
-            // It was over when this agent met it: nothing to add.
-            return status;
+        if let Some(over) = self.over_before(&status) {
+            return over;
         }
         status.host_ip = around.node.ips.first().map(ToString::to_string);
         status.host_ips = ips(&around.node.ips, |ip| HostIP { ip });
@@ -98,10 +97,14 @@ impl PodMachine {
         status
     }
 
-    /// The pod had ended before this machine was made.
-    fn already_over(&self) -> bool {
-        let phase = self.pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        self.stage == Stage::Closed && self.ending.is_none() && matches!(phase, Some("Succeeded" | "Failed"))
+    /// The status of a pod that had ended before this machine was made: nothing is to be added to it. An agent that fell
+    /// between recording an end and telling it has only the record to tell it by.
+    fn over_before(&self, of_object: &PodStatus) -> Option<PodStatus> {
+        if self.stage != Stage::Closed || self.ending.is_some() {
+            return None;
+        }
+        let is_over = |status: &&PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        [of_object, &self.status].into_iter().find(is_over).cloned()
     }
 
     fn container_status(&self, slot: &Slot) -> ContainerStatus {
