@@ -7,7 +7,7 @@ mod headers;
 mod session;
 
 pub use headers::Headers;
-pub use session::{Event, Limits, Role, Sent, Session};
+pub use session::{Event, Role, Session};
 
 /// The number of a stream: odd for those the client opened, even for the server's, never 0.
 pub type StreamId = u32;
@@ -75,7 +75,4 @@ pub enum SpdyError {
     /// A stream number that the peer may not use.
     #[error("stream {0} may not be opened by the peer")]
     StreamNumber(StreamId),
-    /// The peer promised itself more room than the protocol has.
-    #[error("a window grew over 2^31-1 bytes")]
-    Window,
 }

@@ -1,15 +1,14 @@
-//! The driver of a SPDY session: one future reads and writes the connection, streams are handles to it. Buffers are bounded on the
-//! way out by bytes, on the way in by not reading on: a stream that nobody reads holds back its whole connection, as it does in
+//! The driver of a SPDY session: one future reads and writes the connection, streams are handles to it. Buffers are bounded, on the
+//! way in by not reading on: a stream that nobody reads holds back its whole connection, as it does in
 //! Kubernetes' own implementation.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use coracle_streaming_protocol::spdy::{Event, Headers, Limits, ResetStatus, Role, Sent, Session, SpdyError, StreamId};
+use coracle_streaming_protocol::spdy::{Event, Headers, ResetStatus, Role, Session, SpdyError, StreamId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -21,10 +20,10 @@ const MAX_STREAMS: usize = 4096;
 const BLOCKS: usize = 4;
 /// Streams that wait to be taken.
 const WAITING_STREAMS: usize = 16;
-/// Commands on their way to the driver.
-const COMMANDS: usize = 16;
-/// Bytes of one stream that wait for the peer.
-const STREAM_BYTES: usize = 64 * 1024;
+/// Commands on their way to the driver. Streams take turns in giving them.
+const COMMANDS: usize = 8;
+/// The longest block of one command.
+const COMMAND_BYTES: usize = 32 * 1024;
 /// Bytes that wait to be written; above it nothing more is taken from our own streams.
 const OUTPUT_BYTES: usize = 128 * 1024;
 /// The same with answers to the peer's frames. Above it the peer is not listened to either: only one that asks and asks, and does
@@ -98,7 +97,6 @@ impl StreamReader {
 pub struct StreamWriter {
     id: StreamId,
     commands: mpsc::Sender<Command>,
-    room: Arc<Semaphore>,
     dropped: mpsc::UnboundedSender<StreamId>,
     finished: bool,
 }
@@ -110,10 +108,8 @@ impl StreamWriter {
     /// The connection is over.
     pub async fn send(&mut self, mut bytes: Bytes) -> Result<(), Gone> {
         while !bytes.is_empty() {
-            let block = bytes.split_to(bytes.len().min(STREAM_BYTES / 2));
-            let length = u32::try_from(block.len()).map_err(|_| Gone)?;
-            let room = Arc::clone(&self.room).acquire_many_owned(length).await.map_err(|_| Gone)?;
-            self.commands.send(Command::Data { id: self.id, block, room }).await.map_err(|_| Gone)?;
+            let block = bytes.split_to(bytes.len().min(COMMAND_BYTES));
+            self.commands.send(Command::Data { id: self.id, block }).await.map_err(|_| Gone)?;
         }
         Ok(())
     }
@@ -141,14 +137,8 @@ impl Drop for StreamWriter {
 
 enum Command {
     Open { headers: Headers, answer: oneshot::Sender<Stream> },
-    Data { id: StreamId, block: Bytes, room: OwnedSemaphorePermit },
+    Data { id: StreamId, block: Bytes },
     Close { id: StreamId },
-}
-
-/// What a stream still has to send.
-enum Queued {
-    Data(Bytes, OwnedSemaphorePermit),
-    Close,
 }
 
 /// What waits for somebody to take it.
@@ -171,9 +161,8 @@ pub fn connect<S: ByteStream>(io: S, role: Role, idle: Duration) -> (Connection,
         write,
         input: BytesMut::new(),
         output: BytesMut::new(),
-        session: Session::new(role, Limits { streams: MAX_STREAMS, windows: false }),
+        session: Session::new(role, MAX_STREAMS),
         streams: HashMap::new(),
-        queued: HashMap::new(),
         pending: None,
         unheard: false,
         commands: commands.downgrade(),
@@ -196,8 +185,6 @@ struct Driver<S> {
     session: Session,
     /// Where the bytes of each stream go.
     streams: HashMap<StreamId, mpsc::Sender<Bytes>>,
-    /// What the peer had no room for yet, or what comes behind such.
-    queued: HashMap<StreamId, VecDeque<Queued>>,
     pending: Option<Pending>,
     /// The peer takes nothing more.
     unheard: bool,
@@ -321,12 +308,7 @@ impl<S: ByteStream> Driver<S> {
                         }
                     }
                 }
-                Event::Ended { id } => drop(self.streams.remove(&id)),
-                Event::Reset { id, .. } => {
-                    self.streams.remove(&id);
-                    self.queued.remove(&id);
-                }
-                Event::Room => self.send_queued(),
+                Event::Ended { id } | Event::Reset { id, .. } => drop(self.streams.remove(&id)),
                 Event::Replied { .. } | Event::GoAway => {}
             }
         }
@@ -337,8 +319,7 @@ impl<S: ByteStream> Driver<S> {
         let commands = self.commands.upgrade()?;
         let (sender, blocks) = mpsc::channel(BLOCKS);
         self.streams.insert(id, sender);
-        let room = Arc::new(Semaphore::new(STREAM_BYTES));
-        let writer = StreamWriter { id, commands, room, dropped: self.dropped.clone(), finished: false };
+        let writer = StreamWriter { id, commands, dropped: self.dropped.clone(), finished: false };
         Some(Stream { id, headers, reader: StreamReader { blocks }, writer })
     }
 
@@ -351,46 +332,13 @@ impl<S: ByteStream> Driver<S> {
                     drop(answer.send(stream));
                 }
             }
-            Command::Data { id, block, room } => self.queue(id, Queued::Data(block, room)),
-            Command::Close { id } => self.queue(id, Queued::Close),
+            Command::Data { id, block } => self.session.send(id, &block),
+            Command::Close { id } => self.session.close(id),
         }
-    }
-
-    fn queue(&mut self, id: StreamId, what: Queued) {
-        self.queued.entry(id).or_default().push_back(what);
-        self.send_of(id);
-    }
-
-    fn send_queued(&mut self) {
-        let ids: Vec<StreamId> = self.queued.keys().copied().collect();
-        for id in ids {
-            self.send_of(id);
-        }
-    }
-
-    /// Sends of one stream what the peer has room for.
-    fn send_of(&mut self, id: StreamId) {
-        let Some(queue) = self.queued.get_mut(&id) else { return };
-        while let Some(first) = queue.front_mut() {
-            match first {
-                Queued::Close => self.session.close(id),
-                Queued::Data(bytes, _room) => {
-                    if let Sent::Bytes(sent) = self.session.send(id, bytes) {
-                        drop(bytes.split_to(sent));
-                        if !bytes.is_empty() {
-                            return;
-                        }
-                    }
-                }
-            }
-            queue.pop_front();
-        }
-        self.queued.remove(&id);
     }
 
     /// A stream whose writer was dropped in the middle.
     fn give_up(&mut self, id: StreamId) {
-        self.queued.remove(&id);
         self.streams.remove(&id);
         self.session.reset(id, ResetStatus::Cancel);
     }

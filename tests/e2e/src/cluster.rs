@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Machine, Namespace, Output, Running, eventually, machine::child_of, run};
+use crate::{Machine, Namespace, Output, PATIENCE, Running, eventually, machine::child_of, run};
 
 /// The checkout.
 pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -65,6 +65,16 @@ impl Cluster {
         let mut cluster = Self { namespace, dir: roomy_dir()?, server: None, machine, copy: None };
         cluster.launch(&[])?;
         Ok(cluster)
+    }
+
+    /// A machine with a container runtime, and a cluster on it. The cluster is to be dropped first.
+    ///
+    /// # Errors
+    /// One of them does not start.
+    pub fn with_runtime() -> Result<(Arc<Machine>, Self)> {
+        let machine = Arc::new(Machine::start()?);
+        let cluster = Self::start_on(&machine)?;
+        Ok((machine, cluster))
     }
 
     /// The program under test.
@@ -251,6 +261,16 @@ impl Cluster {
         let mut arguments = vec!["get", "-o", &path];
         arguments.extend(object.split_whitespace());
         self.kubectl(&arguments)
+    }
+
+    /// Waits until a pod is ready, and gives its address.
+    ///
+    /// # Errors
+    /// It does not become ready; what `kubectl describe` says of it.
+    pub fn ready(&self, pod: &str) -> Result<String> {
+        let waits = self.k(&format!("wait pod {pod} --for=condition=Ready --timeout={}s", PATIENCE.as_secs()));
+        waits.or_else(|error| Err(error.context(self.k(&format!("describe pod {pod}"))?)))?;
+        self.field(&format!("pod {pod}"), "{.status.podIP}")
     }
 
     /// Starts `kubectl` with the words of a line and lets it run.

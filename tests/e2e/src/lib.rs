@@ -12,7 +12,7 @@ mod tmpfs;
 
 pub use cluster::{Cluster, ROOT};
 pub use command::{Output, run};
-pub use machine::{Machine, REGISTRY};
+pub use machine::{BUSYBOX, Machine};
 pub use namespace::Namespace;
 pub use oci_image::OciImage;
 pub use running::Running;
@@ -20,10 +20,23 @@ pub use tmpfs::Tmpfs;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
+/// Longest wait for something a pod does.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(20);
+
+/// Checks that all `lines` are among those of `text`, indented or not.
+///
+/// # Errors
+/// One is missing.
+pub fn has_lines(text: &str, lines: &[&str]) -> Result<()> {
+    for line in lines {
+        ensure!(text.lines().any(|known| known.trim() == *line), "{line:?} is missing in:\n{text}");
+    }
+    Ok(())
+}
 
 /// Waits until `check` gives a value; fails with what it said last after `limit`.
 ///

@@ -13,7 +13,9 @@ use tempfile::TempDir;
 use crate::{Namespace, OciImage, eventually, run};
 
 /// Where the registry listens in the machine's network.
-pub const REGISTRY: &str = "127.0.0.1:5000";
+const REGISTRY: &str = "127.0.0.1:5000";
+/// A container of BusyBox, in it.
+pub const BUSYBOX: &str = "127.0.0.1:5000/busybox:v1";
 /// What sandboxes are made of.
 const PAUSE: &str = "localhost/pause:test";
 /// A start of a program, on a busy machine.

@@ -227,10 +227,17 @@ fn a_watch_shows_each_step() -> Result<()> {
     watch.line(SOON, |line| line.starts_with("zero "))?;
     json.line(SOON, |line| line.starts_with("zero="))?;
     events.line(SOON, |line| line.split_whitespace().nth(1) == Some("zero"))?;
-    cluster.k("run one --image=hello:v1")?;
-    for step in ["Pending", "ContainerCreating", "Running"] {
+    // A container is being created for as long as its volumes are missing; else the step may be too short to be told.
+    cluster.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: one}\nspec:\n  runtimeClassName: wasm\n  \
+         volumes: [{name: v, configMap: {name: late}}]\n  containers:\n  \
+         - {name: c, image: 'hello:v1', volumeMounts: [{name: v, mountPath: /v}]}\n",
+    )?;
+    for step in ["Pending", "ContainerCreating"] {
         watch.line(SOON, |line| line.starts_with("one ") && line.contains(step))?;
     }
+    cluster.k("create configmap late --from-literal=a=b")?;
+    watch.line(SOON, |line| line.starts_with("one ") && line.contains("Running"))?;
     json.line(SOON, |line| line == "one=Running")?;
     for reason in ["Scheduled", "Created", "Started"] {
         events.line(SOON, |line| line.split_whitespace().eq([reason, "one"]))?;

@@ -2,35 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use coracle_e2e::{Cluster, Machine, eventually};
-
-/// Longest wait for a pod.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The image of the tests.
-const IMAGE: &str = "127.0.0.1:5000/busybox:v1";
-
-fn start() -> Result<(Arc<Machine>, Cluster)> {
-    let machine = Arc::new(Machine::start()?);
-    let cluster = Cluster::start_on(&machine)?;
-    Ok((machine, cluster))
-}
-
-fn ready(cluster: &Cluster, pod: &str) -> Result<()> {
-    eventually(PATIENCE, || {
-        let ready = cluster.field(&format!("pod {pod}"), "{.status.conditions[?(@.type==\"Ready\")].status}")?;
-        ensure!(ready == "True", "{}\n{}", cluster.k(&format!("describe pod {pod}"))?, cluster.k("get pods -o wide")?);
-        Ok(())
-    })
-}
+use coracle_e2e::{BUSYBOX, Cluster, Machine, PATIENCE, eventually};
 
 /// A pod that serves its name over HTTP.
 fn server(name: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  \
-         terminationGracePeriodSeconds: 0\n  containers:\n  - name: web\n    image: {IMAGE}\n    \
+         terminationGracePeriodSeconds: 0\n  containers:\n  - name: web\n    image: {BUSYBOX}\n    \
          command: [sh, -c, 'mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www']\n    \
          readinessProbe: {{httpGet: {{port: 80, path: /index.html}}, periodSeconds: 1}}\n---\n"
     )
@@ -54,13 +35,13 @@ fn get(machine: &Machine, cluster: &Cluster, pod: &str, address: &str, path: &st
 
 #[test]
 fn pods_have_addresses_and_reach_services_and_components() -> Result<()> {
-    let (machine, cluster) = start()?;
+    let (machine, cluster) = Cluster::with_runtime()?;
     ensure!(cluster.field("node box", "{.status.nodeInfo.containerRuntimeVersion}")?.starts_with("containerd://"));
     cluster.apply(&(server("one") + &server("two")))?;
     cluster.k("create service clusterip one --tcp=80:80")?;
     cluster.kubectl(&["apply", "-f", &Cluster::file("examples/hello/")])?;
-    ready(&cluster, "one")?;
-    ready(&cluster, "two")?;
+    cluster.ready("one")?;
+    cluster.ready("two")?;
     let own = cluster.field("pod one", "{.status.podIP}")?;
     let answer = cluster.curl(&format!("http://{own}/index.html"))?;
     ensure!(answer.trim() == "one", "{answer}");
@@ -75,10 +56,10 @@ fn pods_have_addresses_and_reach_services_and_components() -> Result<()> {
 
 #[test]
 fn a_pod_in_the_node_s_network_has_its_address() -> Result<()> {
-    let (machine, cluster) = start()?;
+    let (machine, cluster) = Cluster::with_runtime()?;
     let manifest = server("host").replace("spec:\n  ", "spec:\n  hostNetwork: true\n  ").replace("80", "8080");
     cluster.apply(&manifest)?;
-    ready(&cluster, "host")?;
+    cluster.ready("host")?;
     let node = cluster.field("node box", "{.status.addresses[?(@.type==\"InternalIP\")].address}")?;
     ensure!(cluster.field("pod host", "{.status.podIP}")? == node);
     cluster.curl("http://127.0.0.1:8080/index.html")?;
@@ -92,8 +73,8 @@ fn neither_the_agent_s_end_nor_containerd_s_restarts_a_container() -> Result<()>
     let machine = Arc::new(Machine::start()?);
     let mut cluster = Cluster::start_on(&machine)?;
     cluster.apply(&(server("stays") + &server("falls")))?;
-    ready(&cluster, "stays")?;
-    ready(&cluster, "falls")?;
+    cluster.ready("stays")?;
+    cluster.ready("falls")?;
     let id = |cluster: &Cluster, pod: &str| {
         cluster.field(
             &format!("pod {pod}"),
@@ -113,7 +94,7 @@ fn neither_the_agent_s_end_nor_containerd_s_restarts_a_container() -> Result<()>
         Ok(())
     })?;
     ensure!(id(&cluster, "stays")? == stays, "what lived is the same: {stays}, {}", id(&cluster, "stays")?);
-    ready(&cluster, "falls")
+    cluster.ready("falls").map(drop)
 }
 
 #[test]
@@ -129,7 +110,7 @@ fn a_runtime_that_comes_later_or_goes_away_is_no_obstacle() -> Result<()> {
         Ok(())
     })?;
     machine.start_runtime()?;
-    ready(&cluster, "early")?;
+    cluster.ready("early")?;
     let ids = "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
     let before = cluster.field("pod early", ids)?;
     machine.kill_runtime()?;
@@ -142,8 +123,8 @@ fn a_runtime_that_comes_later_or_goes_away_is_no_obstacle() -> Result<()> {
         Ok(())
     })?;
     machine.start_runtime()?;
-    ready(&cluster, "late")?;
-    ready(&cluster, "early")?;
+    cluster.ready("late")?;
+    cluster.ready("early")?;
     ensure!(cluster.field("pod early", ids)? == before, "what ran through it is the same");
     Ok(())
 }
@@ -151,7 +132,7 @@ fn a_runtime_that_comes_later_or_goes_away_is_no_obstacle() -> Result<()> {
 #[test]
 fn pods_leave_nothing_behind() -> Result<()> {
     const PODS: usize = 12;
-    let (machine, cluster) = start()?;
+    let (machine, cluster) = Cluster::with_runtime()?;
     let names: Vec<String> = (0..PODS).map(|n| format!("many-{n}")).collect();
     let count = || -> Result<[BTreeSet<String>; 4]> {
         let links = machine.namespace().exec("ip", &["-o", "link"])?;
@@ -165,7 +146,7 @@ fn pods_leave_nothing_behind() -> Result<()> {
     };
     // The first pod makes what stays: the network plugin, the image.
     cluster.apply(&server("first"))?;
-    ready(&cluster, "first")?;
+    cluster.ready("first")?;
     cluster.k("delete pod first")?;
     let before = eventually(PATIENCE, || {
         let now = count()?;
@@ -175,7 +156,7 @@ fn pods_leave_nothing_behind() -> Result<()> {
     let begun = Instant::now();
     cluster.apply(&names.iter().map(|name| server(name)).collect::<String>())?;
     for name in &names {
-        ready(&cluster, name)?;
+        cluster.ready(name)?;
     }
     println!("{PODS} pods at once, all Ready: {:?}", begun.elapsed());
     cluster.kubectl(&[&["delete", "pod"], &names.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat())?;
@@ -195,7 +176,7 @@ fn pods_leave_nothing_behind() -> Result<()> {
 /// Prints how long pods take; a bound would measure the machine's other work.
 #[test]
 fn a_pod_is_ready_soon() -> Result<()> {
-    let (_machine, cluster) = start()?;
+    let (_machine, cluster) = Cluster::with_runtime()?;
     let mut took = Vec::new();
     for n in 0..6 {
         let name = format!("quick-{n}");
@@ -205,7 +186,7 @@ fn a_pod_is_ready_soon() -> Result<()> {
         let begun = Instant::now();
         cluster.apply(&pod)?;
         let applied = begun.elapsed();
-        ready(&cluster, &name)?;
+        cluster.ready(&name)?;
         took.push((applied, begun.elapsed()));
     }
     println!("kubectl apply, and until Ready, one after another: {took:?}");

@@ -1,19 +1,7 @@
 //! What a pod declares, looked at from inside its containers: environment, files, users, limits, probes, ends.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
-use coracle_e2e::{Cluster, Machine, eventually};
-
-/// Longest wait for a pod.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn start() -> Result<(Arc<Machine>, Cluster)> {
-    let machine = Arc::new(Machine::start()?);
-    let cluster = Cluster::start_on(&machine)?;
-    Ok((machine, cluster))
-}
+use coracle_e2e::{Cluster, PATIENCE, eventually, has_lines};
 
 /// Waits until a pod has ended, and gives what its containers printed.
 fn ended(cluster: &Cluster, pod: &str) -> Result<String> {
@@ -29,13 +17,6 @@ fn phase(cluster: &Cluster, pod: &str, wanted: &[&str]) -> Result<()> {
     })
 }
 
-fn has(text: &str, lines: &[&str]) -> Result<()> {
-    for line in lines {
-        ensure!(text.lines().any(|known| known.trim() == *line), "{line:?} is missing in:\n{text}");
-    }
-    Ok(())
-}
-
 /// Waits until a JSONPath of a pod gives what is wanted.
 fn says(cluster: &Cluster, pod: &str, path: &str, wanted: &str) -> Result<()> {
     eventually(PATIENCE, || {
@@ -47,7 +28,7 @@ fn says(cluster: &Cluster, pod: &str, path: &str, wanted: &str) -> Result<()> {
 
 #[test]
 fn environment_names_and_files_are_those_declared() -> Result<()> {
-    let (_machine, cluster) = start()?;
+    let (_machine, cluster) = Cluster::with_runtime()?;
     cluster.k("create configmap settings --from-literal=COLOUR=blue --from-literal=file.txt=content")?;
     cluster.k("create secret generic hidden --from-literal=key=sesame")?;
     cluster.apply(
@@ -84,7 +65,7 @@ spec:
     command: [sh, -c]
     args:
     - |
-      echo pwd=$(pwd) first=$FIRST second=$SECOND expanded=$(SECOND) node=$NODE key=$KEY limit=$LIMIT colour=$COLOUR image=$FROM_IMAGE
+      echo pwd=$(pwd) first=$FIRST second=$SECOND expanded=$(SECOND) node=$NODE key=$KEY limit=$LIMIT colour=$COLOUR image=$FROM_BUSYBOX
       echo hostname=$(hostname); cat /etc/hosts /etc/resolv.conf
       cat /config/a/b.txt; echo; stat -L -c 'mode=%a' /config/a/b.txt; cat /secret/key; echo; cat /down/labels; echo
       grep -q ' /memory tmpfs ' /proc/mounts && echo memory is tmpfs
@@ -112,7 +93,7 @@ spec:
     let line =
         "pwd=/tmp first=one second=one-two expanded=one-two node=box key=sesame limit=67108864 colour=blue image=yes";
     let hosts = format!("{address}\tnamed.sub.default.svc.cluster.local\tnamed");
-    has(
+    has_lines(
         &text,
         &[
             line,
@@ -141,7 +122,7 @@ spec:
 
 #[test]
 fn users_and_rights_are_those_declared() -> Result<()> {
-    let (_machine, cluster) = start()?;
+    let (_machine, cluster) = Cluster::with_runtime()?;
     let pod = |name: &str, pod: &str, own: &str, command: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: Never\n{pod}  \
@@ -168,7 +149,7 @@ fn users_and_rights_are_those_declared() -> Result<()> {
             )
             + &pod("shares", "  shareProcessNamespace: true\n", "{}", "cat /proc/1/cmdline | tr \"\\\\0\" \" \"")),
     )?;
-    has(
+    has_lines(
         &ended(&cluster, "strict")?,
         &[
             // Groups that the image gives its user are kept (`supplementalGroupsPolicy: Merge`).
@@ -180,11 +161,11 @@ fn users_and_rights_are_those_declared() -> Result<()> {
             "root is read-only",
         ],
     )?;
-    has(&ended(&cluster, "default")?, &["CapEff:\t00000000a80425fb", "NoNewPrivs:\t0", "Seccomp:\t0"])?;
-    has(&ended(&cluster, "added")?, &["CapEff:\t0000000000000400"])?;
-    has(&ended(&cluster, "mighty")?, &["/dev/kmsg", "Seccomp:\t0"])?;
-    has(&ended(&cluster, "tuned")?, &["99"])?;
-    has(&ended(&cluster, "shares")?, &["/bin/busybox sleep 2147483647"])?;
+    has_lines(&ended(&cluster, "default")?, &["CapEff:\t00000000a80425fb", "NoNewPrivs:\t0", "Seccomp:\t0"])?;
+    has_lines(&ended(&cluster, "added")?, &["CapEff:\t0000000000000400"])?;
+    has_lines(&ended(&cluster, "mighty")?, &["/dev/kmsg", "Seccomp:\t0"])?;
+    has_lines(&ended(&cluster, "tuned")?, &["99"])?;
+    has_lines(&ended(&cluster, "shares")?, &["/bin/busybox sleep 2147483647"])?;
     says(&cluster, "rooted", "{.status.containerStatuses[0].state.waiting.reason}", "CreateContainerConfigError")?;
     let message = cluster.field("pod rooted", "{.status.containerStatuses[0].state.waiting.message}")?;
     ensure!(message.starts_with("container has runAsNonRoot and image will run as root"), "{message}");
@@ -193,7 +174,7 @@ fn users_and_rights_are_those_declared() -> Result<()> {
 
 #[test]
 fn ends_have_their_codes_reasons_and_messages() -> Result<()> {
-    let (_machine, cluster) = start()?;
+    let (_machine, cluster) = Cluster::with_runtime()?;
     let pod = |name: &str, rest: &str, command: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: Never\n  \
@@ -229,7 +210,7 @@ fn ends_have_their_codes_reasons_and_messages() -> Result<()> {
 
 #[test]
 fn init_containers_sidecars_hooks_and_probes_take_their_turns() -> Result<()> {
-    let (_machine, cluster) = start()?;
+    let (_machine, cluster) = Cluster::with_runtime()?;
     cluster.apply(
         r#"
 apiVersion: v1
@@ -277,7 +258,7 @@ spec:
 
 #[test]
 fn what_cannot_run_says_why_in_kubernetes_words() -> Result<()> {
-    let (_machine, cluster) = start()?;
+    let (_machine, cluster) = Cluster::with_runtime()?;
     let pod = |name: &str, image: &str, rest: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  \

@@ -3,34 +3,17 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use coracle_e2e::streams::{Forward, WAYS, kubectl};
-use coracle_e2e::{Cluster, Machine, Output, eventually, run};
-
-/// Longest wait for a pod.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The image of the tests.
-const IMAGE: &str = "127.0.0.1:5000/busybox:v1";
-
-fn start() -> Result<(Arc<Machine>, Cluster)> {
-    let machine = Arc::new(Machine::start()?);
-    let cluster = Cluster::start_on(&machine)?;
-    Ok((machine, cluster))
-}
+use coracle_e2e::{BUSYBOX, Cluster, Output, PATIENCE, eventually, run};
 
 fn pod(cluster: &Cluster, name: &str, container: &str) -> Result<()> {
     cluster.apply(&format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  \
-         containers:\n  - {{name: main, image: {IMAGE}, {container}}}\n"
+         containers:\n  - {{name: main, image: {BUSYBOX}, {container}}}\n"
     ))?;
-    eventually(PATIENCE, || {
-        let ready = cluster.field(&format!("pod {name}"), "{.status.conditions[?(@.type==\"Ready\")].status}")?;
-        ensure!(ready == "True", "{}", cluster.k(&format!("describe pod {name}"))?);
-        Ok(())
-    })
+    cluster.ready(name).map(drop)
 }
 
 fn exec(cluster: &Cluster, websockets: &str, arguments: &[&str], input: Option<&str>) -> Result<Output> {
@@ -55,7 +38,7 @@ fn shown(command: &Command) -> String {
 
 #[test]
 fn a_command_has_its_streams_and_its_exit_code() -> Result<()> {
-    let (_machine, cluster) = start()?;
+    let (_machine, cluster) = Cluster::with_runtime()?;
     pod(&cluster, "box", "command: [sleep, '100000']")?;
     for (way, websockets) in WAYS {
         let done = exec(&cluster, websockets, &["box", "--", "sh", "-c", "echo out; echo err >&2; exit 7"], None)?;
@@ -77,7 +60,7 @@ fn a_command_has_its_streams_and_its_exit_code() -> Result<()> {
 
 #[test]
 fn a_terminal_has_the_client_s_size() -> Result<()> {
-    let (_machine, cluster) = start()?;
+    let (_machine, cluster) = Cluster::with_runtime()?;
     pod(&cluster, "box", "command: [sleep, '100000']")?;
     for (way, websockets) in WAYS {
         // The size comes after the command has begun.
@@ -92,7 +75,7 @@ fn a_terminal_has_the_client_s_size() -> Result<()> {
 
 #[test]
 fn files_are_copied_whole() -> Result<()> {
-    let (machine, cluster) = start()?;
+    let (machine, cluster) = Cluster::with_runtime()?;
     pod(&cluster, "box", "command: [sleep, '100000']")?;
     let (there, back) = (machine.dir().join("there"), machine.dir().join("back"));
     let mut make = Command::new("dd");
@@ -124,7 +107,7 @@ fn files_are_copied_whole() -> Result<()> {
 
 #[test]
 fn attaching_joins_what_runs() -> Result<()> {
-    let (_machine, cluster) = start()?;
+    let (_machine, cluster) = Cluster::with_runtime()?;
     pod(&cluster, "talks", "stdin: true, stdinOnce: false, command: [sh, -c, 'while read w; do echo heard-$w; done']")?;
     for (way, websockets) in WAYS {
         let mut command = kubectl(&cluster, websockets);
@@ -142,7 +125,7 @@ fn attaching_joins_what_runs() -> Result<()> {
     let restarts = cluster.field("pod talks", "{.status.containerStatuses[0].restartCount}")?;
     ensure!(restarts == "0", "it goes on when clients leave");
     let ran = cluster.kubectl_run(
-        &["run", "once", "-i", "--rm", "--restart=Never", "--image", IMAGE, "--", "sh", "-c", "cat; exit 4"],
+        &["run", "once", "-i", "--rm", "--restart=Never", "--image", BUSYBOX, "--", "sh", "-c", "cat; exit 4"],
         Some("through\n"),
     )?;
     ensure!(ran.stdout.contains("through"), "{ran:?}");
@@ -162,7 +145,7 @@ fn fetched(port: u16, path: &str) -> Result<Vec<u8>> {
 
 #[test]
 fn ports_are_forwarded_under_load() -> Result<()> {
-    let (_machine, cluster) = start()?;
+    let (_machine, cluster) = Cluster::with_runtime()?;
     let make = "mkdir /www; dd if=/dev/urandom of=/www/small bs=1k count=300; dd if=/dev/urandom of=/www/large bs=1M count=100";
     let serve = "exec httpd -f -p 7000 -h /www";
     let probe = "readinessProbe: {tcpSocket: {port: 7000}, periodSeconds: 1}";
@@ -190,7 +173,7 @@ fn ports_are_forwarded_under_load() -> Result<()> {
 /// What a client that is killed leaves behind: nothing.
 #[test]
 fn clients_that_are_killed_leave_nothing() -> Result<()> {
-    let (machine, cluster) = start()?;
+    let (machine, cluster) = Cluster::with_runtime()?;
     pod(&cluster, "box", "command: [sleep, '100000']")?;
     let connections = || -> Result<usize> {
         let all = machine.namespace().exec("ss", &["-tnpH", "state", "established"])?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use coracle_e2e::{Cluster, eventually};
+use coracle_e2e::{Cluster, eventually, has_lines};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -26,21 +26,6 @@ fn printed(cluster: &Cluster, pod: &str, name: &str) -> Result<String> {
         Ok(())
     })?;
     cluster.k(&format!("logs {pod} -c {name}"))
-}
-
-/// Waits until a pod is ready, and gives its address.
-fn ready(cluster: &Cluster, pod: &str) -> Result<String> {
-    cluster
-        .k(&format!("wait pod {pod} --for=condition=Ready --timeout=30s"))
-        .or_else(|error| Err(error.context(cluster.k(&format!("describe pod {pod}"))?)))?;
-    cluster.field(&format!("pod {pod}"), "{.status.podIP}")
-}
-
-fn has(text: &str, lines: &[&str]) -> Result<()> {
-    for line in lines {
-        ensure!(text.lines().any(|known| known.trim() == *line), "{line:?} is missing in:\n{text}");
-    }
-    Ok(())
 }
 
 #[test]
@@ -103,7 +88,7 @@ spec:
         host = host.display()
     ))?;
     let text = printed(&cluster, "looks", "main")?;
-    has(
+    has_lines(
         &text,
         &[
             "FIRST=one",
@@ -213,7 +198,7 @@ spec:
       preStop: {sleep: {seconds: 3}}
 "#,
     )?;
-    let ip = ready(&cluster, "turns")?;
+    let ip = cluster.ready("turns")?;
     ensure!(cluster.k("logs turns -c second")?.trim() == "1", "the second came after the first");
     let started = "{.status.initContainerStatuses[?(@.name==\"beside\")].started}";
     ensure!(cluster.field("pod turns", started)? == "true", "the sidecar runs");
@@ -285,8 +270,8 @@ metadata: {name: answers}
 spec: {type: NodePort, selector: {app: answers}, ports: [{port: 80, targetPort: web, nodePort: 30990}]}
 "#,
     )?;
-    let asks = ready(&cluster, "asks")?;
-    let answers = ready(&cluster, "answers")?;
+    let asks = cluster.ready("asks")?;
+    let answers = cluster.ready("answers")?;
     ensure!(asks != answers, "each pod has an address of its own");
     let service = cluster.field("service answers", "{.spec.clusterIP}")?;
     for address in [
@@ -333,8 +318,8 @@ spec:
   - {name: c, image: "p3-command:v1", args: ["say=begins", env, "sleep=100", "say=ends"], env: [{name: A, value: b}]}
 "#,
     )?;
-    let ip = ready(&cluster, "serves")?;
+    let ip = cluster.ready("serves")?;
     let pieces = cluster.curl(&format!("http://{ip}:8080/stream?3"))?;
     ensure!(pieces.trim_end() == "x".repeat(3 * 4096), "{} bytes", pieces.len());
-    has(&printed(&cluster, "runs", "c")?, &["begins", "A=b", "HOSTNAME=runs", "ends"])
+    has_lines(&printed(&cluster, "runs", "c")?, &["begins", "A=b", "HOSTNAME=runs", "ends"])
 }

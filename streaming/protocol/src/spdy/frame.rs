@@ -9,14 +9,11 @@ use super::{SpdyError, StreamId};
 pub(super) const HEAD_BYTES: usize = 8;
 /// The longest control frame. Those of Kubernetes' clients have some hundred bytes.
 const MAX_CONTROL_BYTES: usize = 16 * 1024;
-/// The most entries of a `SETTINGS` frame: there are eight settings.
-const MAX_SETTINGS: u32 = 64;
 
 const VERSION: u16 = 3;
 const CONTROL: u32 = 0x8000_0000;
 const FIN: u8 = 1;
 const UNIDIRECTIONAL: u8 = 2;
-const INITIAL_WINDOW_SIZE: u32 = 7;
 
 /// Whether the sender of a frame sends more on its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,20 +51,12 @@ pub(super) enum Frame {
         id: StreamId,
         status: u32,
     },
-    /// The initial window, if it says one.
-    Settings {
-        initial_window: Option<u32>,
-    },
     Ping {
         id: u32,
     },
     GoAway,
-    WindowUpdate {
-        id: StreamId,
-        delta: u32,
-    },
-    /// A control frame of a type that may be passed over.
-    Unknown,
+    /// A control frame that nothing here depends on: settings, windows, and types that are not known.
+    Ignored,
 }
 
 impl Frame {
@@ -121,39 +110,15 @@ impl Frame {
                 let id = stream(number("RST_STREAM")?, "RST_STREAM")?;
                 Self::Reset { id, status: number("RST_STREAM")? }
             }
-            4 => settings(&mut body)?,
             6 => Self::Ping { id: number("PING")? },
             7 => {
                 number("GOAWAY")?;
                 Self::GoAway
             }
             8 => Self::Headers { id: stream(number("HEADERS")?, "HEADERS")?, block: body, more },
-            9 => {
-                let id = number("WINDOW_UPDATE")? & !CONTROL;
-                Self::WindowUpdate { id, delta: number("WINDOW_UPDATE")? & !CONTROL }
-            }
-            _ => Self::Unknown,
+            _ => Self::Ignored,
         })
     }
-}
-
-fn settings(body: &mut BytesMut) -> Result<Frame, SpdyError> {
-    let malformed = SpdyError::Malformed("SETTINGS");
-    if body.len() < 4 {
-        return Err(malformed);
-    }
-    let count = body.get_u32();
-    if count > MAX_SETTINGS || body.len() != count as usize * 8 {
-        return Err(malformed);
-    }
-    let mut initial_window = None;
-    for _ in 0..count {
-        let (id, value) = (body.get_u32() & 0x00ff_ffff, body.get_u32());
-        if id == INITIAL_WINDOW_SIZE {
-            initial_window = Some(value);
-        }
-    }
-    Ok(Frame::Settings { initial_window })
 }
 
 fn head(output: &mut BytesMut, kind: u16, flags: u8, length: usize) {

@@ -1,9 +1,10 @@
 //! One connection: what came in becomes events, what is to go out is gathered in a buffer, which whoever drives the session writes
 //! away before it asks for more.
 //!
-//! Windows: Kubernetes' own implementation neither keeps to windows nor widens them, so this side keeps to the peer's only once the
-//! peer has shown that it has any. A server gives any client new room as data is consumed. A client gives it only to a server
-//! that has windows: one that has ended the connection would answer with a reset, which loses what was not read yet.
+//! Windows: Kubernetes' own implementation neither keeps to windows nor widens them, and this side keeps to none: a connection is
+//! read only as fast as all of its streams are, so what makes room on one would lie behind what is not read of another. A
+//! server gives its client new room nevertheless, as data is consumed. A client gives none: a server that has ended the
+//! connection would answer with a reset, which loses what was not read yet.
 
 use std::collections::HashMap;
 
@@ -15,10 +16,6 @@ use super::{
     headers::{Compressor, Decompressor},
 };
 
-/// A window's first size.
-const INITIAL_WINDOW: i64 = 64 * 1024;
-/// The largest a window may grow.
-const MAX_WINDOW: i64 = 0x7fff_ffff;
 /// Consumed bytes that are worth a frame that says so.
 const UPDATE_AFTER: u32 = 32 * 1024;
 /// The longest data frame that is sent: the other side reads it as a whole.
@@ -33,16 +30,6 @@ pub enum Role {
     Client,
     /// The one that was asked: even numbers.
     Server,
-}
-
-/// What a peer may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Streams that are open at once; more are refused.
-    pub streams: usize,
-    /// Whether windows are kept to once the peer has shown that it has any. Who reads a connection only as fast as all of
-    /// its streams are read must not: what makes room on one stream would lie behind what is not read of another.
-    pub windows: bool,
 }
 
 /// What happened.
@@ -81,17 +68,6 @@ pub enum Event {
     },
     /// The peer takes no more streams; those that are open go on.
     GoAway,
-    /// There may be room again for what did not go out.
-    Room,
-}
-
-/// What became of bytes that were handed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
-    /// That many are on their way; for the rest the peer has no room now.
-    Bytes(usize),
-    /// Nobody reads this stream any more.
-    Closed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +79,6 @@ enum Half {
 struct Stream {
     local: Half,
     remote: Half,
-    /// What the peer has room for.
-    window: i64,
     /// Consumed bytes that the peer was not told of.
     consumed: u32,
 }
@@ -119,7 +93,7 @@ struct Incoming {
 /// The state of a connection.
 pub struct Session {
     role: Role,
-    limits: Limits,
+    max_streams: usize,
     input: BytesMut,
     output: BytesMut,
     incoming: Option<Incoming>,
@@ -130,23 +104,18 @@ pub struct Session {
     last_of_peer: StreamId,
     next_ping: u32,
     going: bool,
-    /// The window of each new stream, and whether the peer keeps windows of streams at all.
-    initial_window: i64,
-    has_windows: bool,
-    /// The same for the whole connection, which SPDY/3 did not have.
-    window: i64,
-    has_window: bool,
+    /// Consumed bytes of all streams that the peer was not told of.
     consumed: u32,
 }
 
 impl Session {
-    /// A new connection.
+    /// A new connection. The peer may have `max_streams` open at once; more are refused.
     #[must_use]
-    pub fn new(role: Role, limits: Limits) -> Self {
+    pub fn new(role: Role, max_streams: usize) -> Self {
         let first = if role == Role::Client { 1 } else { 2 };
         Self {
             role,
-            limits,
+            max_streams,
             input: BytesMut::new(),
             output: BytesMut::new(),
             incoming: None,
@@ -157,10 +126,6 @@ impl Session {
             last_of_peer: 0,
             next_ping: first,
             going: false,
-            initial_window: INITIAL_WINDOW,
-            has_windows: false,
-            window: INITIAL_WINDOW,
-            has_window: false,
             consumed: 0,
         }
     }
@@ -246,8 +211,6 @@ impl Session {
                 let known = self.streams.remove(&id);
                 Ok(known.map(|_| Event::Reset { id, status: ResetStatus::from_code(status) }))
             }
-            Frame::Settings { initial_window: None } | Frame::Unknown => Ok(None),
-            Frame::Settings { initial_window: Some(size) } => self.resize(i64::from(size)).map(Some),
             Frame::Ping { id } => {
                 let peers = if self.role == Role::Client { 0 } else { 1 };
                 if id != 0 && id % 2 == peers {
@@ -259,7 +222,7 @@ impl Session {
                 self.going = true;
                 Ok(Some(Event::GoAway))
             }
-            Frame::WindowUpdate { id, delta } => self.widen(id, i64::from(delta)).map(|()| Some(Event::Room)),
+            Frame::Ignored => Ok(None),
         }
     }
 
@@ -270,11 +233,11 @@ impl Session {
             return Err(SpdyError::StreamNumber(id));
         }
         self.last_of_peer = self.last_of_peer.max(id);
-        if self.going || self.streams.len() >= self.limits.streams {
+        if self.going || self.streams.len() >= self.max_streams {
             self.put_reset(id, ResetStatus::RefusedStream);
             return Ok(None);
         }
-        self.streams.insert(id, Stream { local, remote: Half::Open, window: self.initial_window, consumed: 0 });
+        self.streams.insert(id, Stream { local, remote: Half::Open, consumed: 0 });
         self.incoming = Some(Incoming { id, left: 0, more });
         Ok(Some(Event::Opened { id, headers }))
     }
@@ -294,35 +257,6 @@ impl Session {
         Some(Event::Ended { id })
     }
 
-    fn resize(&mut self, size: i64) -> Result<Event, SpdyError> {
-        if size > MAX_WINDOW {
-            return Err(SpdyError::Window);
-        }
-        self.has_windows = self.limits.windows;
-        let change = size - std::mem::replace(&mut self.initial_window, size);
-        for stream in self.streams.values_mut() {
-            stream.window += change;
-            if stream.window > MAX_WINDOW {
-                return Err(SpdyError::Window);
-            }
-        }
-        Ok(Event::Room)
-    }
-
-    fn widen(&mut self, id: StreamId, delta: i64) -> Result<(), SpdyError> {
-        let window = if id == 0 {
-            self.has_window = self.limits.windows;
-            &mut self.window
-        } else {
-            self.has_windows = self.limits.windows;
-            // A stream that is over by now has no window.
-            let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
-            &mut stream.window
-        };
-        *window += delta;
-        if *window > MAX_WINDOW { Err(SpdyError::Window) } else { Ok(()) }
-    }
-
     /// Opens a stream; `None` when the peer takes no more.
     pub fn open(&mut self, headers: &Headers) -> Option<StreamId> {
         if self.going || self.next > MAX_STREAM {
@@ -330,8 +264,7 @@ impl Session {
         }
         let id = self.next;
         self.next += 2;
-        let stream = Stream { local: Half::Open, remote: Half::Open, window: self.initial_window, consumed: 0 };
-        self.streams.insert(id, stream);
+        self.streams.insert(id, Stream { local: Half::Open, remote: Half::Open, consumed: 0 });
         let block = self.compressor.compress(headers);
         frame::put_syn_stream(&mut self.output, id, &block);
         Some(id)
@@ -343,29 +276,13 @@ impl Session {
         frame::put_syn_reply(&mut self.output, id, &block);
     }
 
-    /// Hands bytes over.
-    pub fn send(&mut self, id: StreamId, bytes: &[u8]) -> Sent {
-        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.local == Half::Open) else {
-            return Sent::Closed;
-        };
-        let mut sent = 0;
-        while sent < bytes.len() {
-            let mut room = MAX_DATA_BYTES.min(bytes.len() - sent);
-            for (counts, window) in [(self.has_windows, stream.window), (self.has_window, self.window)] {
-                if counts {
-                    room = room.min(usize::try_from(window).unwrap_or(0));
-                }
+    /// Hands bytes over. They go nowhere once the stream is closed or given up by the peer.
+    pub fn send(&mut self, id: StreamId, bytes: &[u8]) {
+        if self.streams.get(&id).is_some_and(|stream| stream.local == Half::Open) {
+            for part in bytes.chunks(MAX_DATA_BYTES) {
+                frame::put_data(&mut self.output, id, part, More::Follows);
             }
-            if room == 0 {
-                break;
-            }
-            frame::put_data(&mut self.output, id, &bytes[sent..sent + room], More::Follows);
-            sent += room;
-            let used = i64::try_from(room).unwrap_or(0);
-            stream.window = (stream.window - used).max(-MAX_WINDOW);
-            self.window = (self.window - used).max(-MAX_WINDOW);
         }
-        Sent::Bytes(sent)
     }
 
     /// Sends nothing more on a stream.
@@ -392,7 +309,7 @@ impl Session {
 
     /// Bytes of a stream that somebody has taken: the peer may send as many more.
     pub fn consume(&mut self, id: StreamId, length: usize) {
-        if self.role == Role::Client && !self.has_windows && !self.has_window {
+        if self.role == Role::Client {
             return;
         }
         let length = u32::try_from(length).unwrap_or(u32::MAX);
