@@ -193,7 +193,6 @@ async fn compaction_gives_space_back() {
     assert!(store.stats().snapshot().compacted_rows >= 16 * 200);
 }
 
-/// Runs `inside` in a process of its own that may mount a small disk.
 /// The log is folded into the database beside the commits, and begins at its start again: it must not grow with what is
 /// written, however steadily that goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -226,6 +225,7 @@ async fn the_write_ahead_log_stays_bounded() {
     assert_eq!(store.list(&pods(), &ListRange::all()).entries.len(), WRITES);
 }
 
+/// In a process of its own, which may mount small disks.
 #[test]
 fn a_full_disk_refuses_writes_and_harms_nothing() {
     let root = rustix::process::geteuid().is_root();
@@ -253,13 +253,37 @@ fn inside_a_small_disk() {
     if std::env::var_os(SMALL_DISK_VARIABLE).is_none() {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let size = c"size=6m";
-    rustix::mount::mount("tmpfs", dir.path(), "tmpfs", rustix::mount::MountFlags::empty(), Some(size)).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(fill_up(dir.path()));
-    rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    let on_disk = |size, test: &dyn Fn(&Path)| {
+        let dir = tempfile::tempdir().unwrap();
+        rustix::mount::mount("tmpfs", dir.path(), "tmpfs", rustix::mount::MountFlags::empty(), Some(size)).unwrap();
+        test(dir.path());
+        rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    };
+    on_disk(c"size=6m", &|disk| runtime.block_on(fill_up(disk)));
+    on_disk(c"size=64m", &|disk| runtime.block_on(begin_with_little_room(disk)));
     println!("the small disk was full");
+}
+
+/// A disk that others have nearly filled is written to for as long as it can be, and deletions have their room even then.
+async fn begin_with_little_room(disk: &Path) {
+    fs::write(disk.join("ballast"), vec![0; 54 << 20]).unwrap();
+    let data = disk.join("data");
+    let store = Arc::new(open(&data).unwrap());
+    let mut kept = write_until_full(&store, "first").await;
+    let bytes: usize = kept.len() * 3_000;
+    assert!(bytes > 3 << 20, "of the 10 MiB that were free {bytes} bytes were used");
+    let (name, revision) = kept.pop().unwrap();
+    commit(&store, Op::Delete { key: key(&name), expected: revision }).await.unwrap();
+    check_kept(&store, &kept);
+    store.close().await.unwrap();
+    drop(store);
+    // With more room it holds more back.
+    fs::remove_file(disk.join("ballast")).unwrap();
+    let store = open(&data).unwrap();
+    check_kept(&store, &kept);
+    assert_eq!(fs::metadata(data.join("store.reserve")).unwrap().len(), 8 << 20);
+    store.close().await.unwrap();
 }
 
 async fn fill_up(disk: &Path) {

@@ -2,6 +2,7 @@
 //! anything. It is a file that holds nothing; it is given up when it is needed, and made again once there is plenty.
 
 use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +12,12 @@ use rustix::io::Errno;
 /// Half of it is for the write-ahead log, which has to go into the database before it can be used again, and half for
 /// deletions: thousands, each of which adds a few pages.
 const MOST_BYTES: u64 = 32 << 20;
-/// Of a small disk it is no more than this part.
+/// Of a small disk it is no more than this part,
 const PART: u64 = 8;
+/// and of what is free on it no more than this. A disk that is nearly full is still written to.
+const PART_OF_FREE: u64 = 4;
+/// Below this it would be of no use: a disk without so much to spare is full.
+const LEAST_BYTES: u64 = 256 << 10;
 
 /// The room.
 pub(super) struct Reserve {
@@ -39,17 +44,21 @@ impl Reserve {
 
     /// The room in a data directory, made if there is enough.
     pub(super) fn open(dir: &Path) -> Self {
-        let total = statvfs(dir).map_or(0, |disk| disk.f_blocks * disk.f_frsize);
-        let bytes = MOST_BYTES.min(total / PART);
         let path = dir.join("store.reserve");
-        // One of another size is of another disk's.
-        let is_whole = fs::metadata(&path).is_ok_and(|found| found.len() == bytes);
-        let mut reserve = Self { path, bytes, state: if is_whole { State::Held } else { State::Spent } };
-        if bytes == 0 {
-            reserve.state = State::Unavailable;
-        } else if !is_whole {
-            reserve.make();
+        let found = fs::metadata(&path).map_or(0, |found| found.len());
+        let (total, free) = room(dir);
+        let most = MOST_BYTES.min(total / PART);
+        let bytes = most.min((free + found) / PART_OF_FREE).max(LEAST_BYTES);
+        if most < LEAST_BYTES {
+            return Self { path, bytes, state: State::Unavailable };
         }
+        // A larger one is of another disk, a smaller one of a time when there was less room.
+        if (bytes..=most).contains(&found) {
+            return Self { path, bytes: found, state: State::Held };
+        }
+        let mut reserve = Self { path, bytes, state: State::Spent };
+        reserve.remove();
+        reserve.make();
         reserve
     }
 
@@ -81,11 +90,17 @@ impl Reserve {
             return false;
         }
         self.state = State::Spent;
+        let is_free = self.remove();
+        if is_free {
+            tracing::warn!("the disk is full: from now on only deletions are written, in room held back for them");
+        }
+        is_free
+    }
+
+    fn remove(&self) -> bool {
         match fs::remove_file(&self.path) {
-            Ok(()) => {
-                tracing::warn!("the disk is full: from now on only deletions are written, in room held back for them");
-                true
-            }
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::NotFound => true,
             Err(error) => {
                 tracing::error!(%error, path = %self.path.display(), "the room held back for deletions cannot be used");
                 false
@@ -94,8 +109,7 @@ impl Reserve {
     }
 
     fn make(&mut self) {
-        let free =
-            statvfs(self.path.parent().unwrap_or(Path::new("."))).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
+        let (_, free) = room(self.path.parent().unwrap_or(Path::new(".")));
         // As much again is left to those who write.
         if free < 2 * self.bytes {
             return;
@@ -108,7 +122,7 @@ impl Reserve {
             Ok(()) => State::Held,
             Err(error) => {
                 // An empty file holds nothing back.
-                let _ = fs::remove_file(&self.path);
+                self.remove();
                 if error == Errno::NOSPC {
                     State::Spent
                 } else {
@@ -118,6 +132,11 @@ impl Reserve {
             }
         };
     }
+}
+
+/// The bytes of a directory's file system: all of them, and those that are free.
+fn room(dir: &Path) -> (u64, u64) {
+    statvfs(dir).map_or((0, 0), |disk| (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize))
 }
 
 #[cfg(test)]
