@@ -113,6 +113,8 @@ pub enum Storage {
     },
     /// Nowhere: a question that is answered when it is created (the `*Review` kinds).
     Never,
+    /// Nowhere: figures that are made when they are asked for. They can be read and listed, and nothing else.
+    Measured,
 }
 
 /// The constant part of a kind.
@@ -498,7 +500,7 @@ impl Kind {
     pub fn collection(&self) -> String {
         let group = match self.info.storage {
             Storage::SharedWith { group, .. } => group,
-            Storage::Own | Storage::Never => self.group,
+            Storage::Own | Storage::Never | Storage::Measured => self.group,
         };
         format!("/registry/{}/{}/", if group.is_empty() { "core" } else { group }, self.info.plural)
     }

@@ -38,10 +38,12 @@ mod mutating_webhook_configuration;
 mod namespace;
 mod network_policy;
 mod node;
+mod node_metrics;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
 mod pod_disruption_budget;
+mod pod_metrics;
 mod pod_template;
 mod priority_class;
 mod priority_level_configuration;
@@ -83,6 +85,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration;
 
 use crate::kind::Kind;
+use crate::metrics;
 
 /// Every kind this cluster serves, in the order of discovery.
 pub static KINDS: &[Kind] = &[
@@ -152,6 +155,8 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<resource::v1::ResourceSlice>(),
     Kind::of::<flowcontrol::v1::FlowSchema>(),
     Kind::of::<flowcontrol::v1::PriorityLevelConfiguration>(),
+    Kind::of::<metrics::NodeMetrics>(),
+    Kind::of::<metrics::PodMetrics>(),
 ];
 
 /// The kind of a group, version and plural name.

@@ -3,9 +3,11 @@
 //!
 //! Semantics are those of Kubernetes v1.36; the types are `k8s-openapi`'s. Nothing here reads a clock, a file or a socket.
 
+pub mod duration;
 pub mod kind;
 pub mod kinds;
 pub mod managed;
+pub mod metrics;
 pub mod openapi;
 pub mod patch;
 pub mod protobuf;

@@ -57,6 +57,12 @@ impl Amount {
         Self { nano: milli as i128 * 1_000_000, format: Format::DecimalSi }
     }
 
+    /// Billionths.
+    #[must_use]
+    pub const fn from_nano(nano: i64) -> Self {
+        Self { nano: nano as i128, format: Format::DecimalSi }
+    }
+
     /// A number of bytes, printed with binary suffixes.
     #[must_use]
     pub const fn from_bytes(bytes: i64) -> Self {

@@ -55,6 +55,9 @@ fn definitions() -> Result<BTreeMap<String, Value>> {
     for (name, item) in lists {
         all.insert(name.clone(), list(&name, &item));
     }
+    // `k8s-openapi` has no `metrics.k8s.io`: these are of `k8s.io/metrics`, as metrics-server serves them.
+    let metrics: BTreeMap<String, Value> = serde_json::from_str(include_str!("../metrics.json"))?;
+    all.extend(metrics);
     add_markers(&mut all)?;
     add_patch_strategies(&mut all)?;
     Ok(all)

@@ -201,9 +201,10 @@ fn zero(cardinality: &str, presence: &str, ty: &str) -> Zero {
         (".", Some('i' | 'd' | 'O')) => b"0",
         (".", Some('b')) => b"false",
         (".", Some('Q')) => b"\"0\"",
+        (".", Some('D')) => b"\"0s\"",
         _ => b"null",
     };
-    let is_struct = cardinality == "." && ty.starts_with(['m', 'T', 'U', 'Q', 'O', 'J']);
+    let is_struct = cardinality == "." && ty.starts_with(['m', 'T', 'U', 'D', 'Q', 'O', 'J']);
     match presence {
         "?" => Zero::Absent,
         // `omitempty` leaves no struct out.

@@ -181,11 +181,11 @@ fn in_version(api_version: &[u8], change: Change<'_>) -> Option<Converted> {
     let convert = |text: &[u8]| {
         let stored = match change.kind.info.storage {
             Storage::SharedWith { to_stored, .. } => to_stored(text).ok()?,
-            Storage::Own | Storage::Never => text.to_vec(),
+            Storage::Own | Storage::Never | Storage::Measured => text.to_vec(),
         };
         match kind.info.storage {
             Storage::SharedWith { from_stored, .. } => from_stored(&stored).ok(),
-            Storage::Own | Storage::Never => Some(stored),
+            Storage::Own | Storage::Never | Storage::Measured => Some(stored),
         }
     };
     let old = match change.old {

@@ -22,6 +22,7 @@ pub fn definition_name(group: &str, version: &str, kind: &str) -> String {
         "apiextensions.k8s.io" => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
         "apiregistration.k8s.io" => "io.k8s.kube-aggregator.pkg.apis.apiregistration",
         "meta" => "io.k8s.apimachinery.pkg.apis.meta",
+        "metrics.k8s.io" => "io.k8s.metrics.pkg.apis.metrics",
         _ => return format!("io.k8s.api.{}.{version}.{kind}", group.split('.').next().unwrap_or(group)),
     };
     format!("{package}.{version}.{kind}")

@@ -224,9 +224,17 @@ pub(super) fn path_parameters(path: &str) -> impl Iterator<Item = (&str, &'stati
 /// All operations of a kind.
 pub(super) fn of(kind: &Kind) -> Vec<Operation> {
     let mut maker = Maker::new(kind);
-    if matches!(kind.info.storage, Storage::Never) {
-        maker.create();
-        return maker.operations;
+    match kind.info.storage {
+        Storage::Never => {
+            maker.create();
+            return maker.operations;
+        }
+        Storage::Measured => {
+            maker.list();
+            maker.read();
+            return maker.operations;
+        }
+        Storage::Own | Storage::SharedWith { .. } => {}
     }
     maker.collection();
     maker.item();
@@ -333,12 +341,29 @@ impl<'a> Maker<'a> {
         operation.answer = Answer::Object(definition, &[200, 201, 202]);
     }
 
-    fn collection(&mut self) {
+    fn list(&mut self) {
         let list = definition_name(self.kind.group, self.kind.version, self.kind.list_kind);
         let (path, kind, scoped) = (self.path.clone(), self.kind.kind, self.scoped());
-        let operation = self.push(path.clone(), ("get", "list"), "list", &format!("{scoped}{kind}"));
+        let operation = self.push(path, ("get", "list"), "list", &format!("{scoped}{kind}"));
         operation.parameters = SELECT;
         operation.answer = Answer::Object(list.clone(), &[200]);
+        if self.kind.namespaced() {
+            let all = format!("{}/{}", self.base, self.kind.info.plural);
+            let operation = self.push(all, ("get", "list"), "list", &format!("{kind}ForAllNamespaces"));
+            operation.parameters = SELECT;
+            operation.answer = Answer::Object(list, &[200]);
+        }
+    }
+
+    fn read(&mut self) {
+        let path = format!("{}/{{name}}", self.path);
+        let rest = format!("{}{}", self.scoped(), self.kind.kind);
+        self.push(path, ("get", "get"), "read", &rest);
+    }
+
+    fn collection(&mut self) {
+        let (path, kind, scoped) = (self.path.clone(), self.kind.kind, self.scoped());
+        self.list();
         self.create();
         if self.kind.info.has_delete_collection {
             let rest = format!("Collection{scoped}{kind}");
@@ -346,12 +371,6 @@ impl<'a> Maker<'a> {
             operation.parameters = SELECT;
             operation.body = Body::DeleteOptions;
             operation.answer = Answer::Object(definition_name("meta", "v1", "Status"), &[200]);
-        }
-        if self.kind.namespaced() {
-            let all = format!("{}/{}", self.base, self.kind.info.plural);
-            let operation = self.push(all, ("get", "list"), "list", &format!("{kind}ForAllNamespaces"));
-            operation.parameters = SELECT;
-            operation.answer = Answer::Object(list, &[200]);
         }
     }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::KINDS;
+use crate::kind::Storage;
 
 fn document(group_version: &str) -> Value {
     serde_json::from_slice(&v3(group_version, KINDS).unwrap()).unwrap()
@@ -52,7 +53,8 @@ fn every_kind_is_defined_and_has_its_paths() {
         assert!(schema["x-kubernetes-group-version-kind"].as_array().unwrap().contains(&gvk), "{name}");
         let scope = if kind.namespaced() { "namespaces/{namespace}/" } else { "" };
         let path = format!("/{}/{scope}{}", group_version_path(kind), kind.info.plural);
-        assert_eq!(doc["paths"][&path]["post"]["x-kubernetes-group-version-kind"], gvk, "{path}");
+        let method = if matches!(kind.info.storage, Storage::Measured) { "get" } else { "post" };
+        assert_eq!(doc["paths"][&path][method]["x-kubernetes-group-version-kind"], gvk, "{path}");
     }
 }
 

@@ -141,6 +141,7 @@ impl Decoder {
             (Type::Texts, Piece::Bytes(bytes)) => self.texts(bytes, 1)?,
             (Type::Time, Piece::Bytes(bytes)) => special::time(bytes, special::Precision::Seconds)?,
             (Type::MicroTime, Piece::Bytes(bytes)) => special::time(bytes, special::Precision::Micros)?,
+            (Type::Duration, Piece::Bytes(bytes)) => special::duration(bytes)?,
             (Type::Quantity, Piece::Bytes(bytes)) => special::quantity(bytes)?,
             (Type::IntOrString, Piece::Bytes(bytes)) => special::int_or_string(bytes)?,
             (Type::Json, Piece::Bytes(bytes)) => self.json(bytes, depth)?,

@@ -57,6 +57,7 @@ fn write(schema: &Schema, ty: Type, tag: u32, value: &Value, out: &mut Writer) -
         Type::Texts => out.message(tag, |out| write_texts(value, 1, out))?,
         Type::Time => out.message(tag, |out| special::write_time(value, Precision::Seconds, out))?,
         Type::MicroTime => out.message(tag, |out| special::write_time(value, Precision::Micros, out))?,
+        Type::Duration => out.message(tag, |out| special::write_duration(value, out))?,
         Type::Quantity => out.message(tag, |out| special::write_quantity(value, out))?,
         Type::IntOrString => out.message(tag, |out| special::write_int_or_string(value, out))?,
         Type::Json => out.message(tag, |out| {

@@ -29,6 +29,8 @@ pub(super) enum Type {
     Texts,
     Time,
     MicroTime,
+    /// A message around nanoseconds; Go's text of a span of time in JSON.
+    Duration,
     Quantity,
     IntOrString,
     /// A message around JSON as it is: `RawExtension`, `FieldsV1`, `JSON`.
@@ -161,6 +163,7 @@ fn field(tag: u32, name: &'static str, code: &str) -> Option<Field> {
         'e' => Type::Texts,
         'T' => Type::Time,
         'U' => Type::MicroTime,
+        'D' => Type::Duration,
         'Q' => Type::Quantity,
         'O' => Type::IntOrString,
         'J' => Type::Json,

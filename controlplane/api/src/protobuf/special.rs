@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::DecodeError;
 use super::encode::{Mismatch, text};
 use super::wire::{self, Fields, Piece, Writer};
+use crate::duration;
 
 /// How exact a time is: `metav1.Time` has seconds, `metav1.MicroTime` microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,23 @@ pub(super) fn write_time(value: &Value, precision: Precision, out: &mut Writer) 
     };
     out.varint(1, seconds.cast_unsigned());
     out.varint(2, rest);
+    Ok(())
+}
+
+/// `Duration {duration}`, in nanoseconds.
+pub(super) fn duration(bytes: &[u8]) -> Result<Value, DecodeError> {
+    let mut nanoseconds = 0;
+    for piece in Fields::new(bytes) {
+        if let (1, Piece::Varint(n)) = piece? {
+            nanoseconds = n.cast_signed();
+        }
+    }
+    Ok(duration::format(nanoseconds).into())
+}
+
+pub(super) fn write_duration(value: &Value, out: &mut Writer) -> Result<(), Mismatch> {
+    let nanoseconds = duration::parse(text(value)?).ok_or(Mismatch)?;
+    out.varint(1, nanoseconds.cast_unsigned());
     Ok(())
 }
 

@@ -41,6 +41,7 @@ fn sample_element(field: &Field, above: &mut Vec<u16>) -> Option<Value> {
         Type::Texts => json!(["a", "b"]),
         Type::Time => json!("2024-05-01T12:00:00Z"),
         Type::MicroTime => json!("2024-05-01T12:00:00.000001Z"),
+        Type::Duration => json!("1m30.5s"),
         Type::Quantity => json!("1500m"),
         Type::IntOrString => json!("25%"),
         Type::Json => json!({"f:a": {".": {}}, "n": [1, null]}),

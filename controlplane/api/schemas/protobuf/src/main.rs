@@ -2,7 +2,7 @@
 //! The source is Kubernetes' own Go types, since only they tell a field that may be absent from one that may be zero.
 //!
 //! Usage: `cargo run -- DIR [--check]`, DIR holding checkouts of `kubernetes/{api,apimachinery,apiextensions-apiserver,
-//! kube-aggregator}`, branch `release-1.36`. With `--check` it writes nothing and fails if the file is stale.
+//! kube-aggregator,metrics}`, branch `release-1.36`. With `--check` it writes nothing and fails if the file is stale.
 
 mod go;
 
@@ -40,12 +40,14 @@ const PACKAGES: &[(&str, &str)] = &[
     ("k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1", "apiextensions.k8s.io/v1"),
     ("k8s.io/apimachinery/pkg/apis/meta/v1", "meta.k8s.io/v1"),
     ("k8s.io/kube-aggregator/pkg/apis/apiregistration/v1", "apiregistration.k8s.io/v1"),
+    ("k8s.io/metrics/pkg/apis/metrics/v1beta1", "metrics.k8s.io/v1beta1"),
 ];
 
 /// Types whose JSON is no object of their fields, and the letter the table has for them.
 const SPECIAL: &[(&str, &str)] = &[
     ("io.k8s.apimachinery.pkg.apis.meta.v1.Time", "T"),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime", "U"),
+    ("io.k8s.apimachinery.pkg.apis.meta.v1.Duration", "D"),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1", "J"),
     ("io.k8s.apimachinery.pkg.api.resource.Quantity", "Q"),
     ("io.k8s.apimachinery.pkg.util.intstr.IntOrString", "O"),
