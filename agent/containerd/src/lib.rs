@@ -17,6 +17,7 @@ mod labels;
 mod network;
 mod sandbox;
 mod spec;
+mod stats;
 mod stream;
 mod user;
 mod workload;

@@ -1,17 +1,12 @@
 //! The port's implementation: a table of pods, and a task for each command that takes time. Everything that must outlive the
 //! agent is in the runtime's own records, under our labels.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs, io,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::HashMap, fs, io, path::PathBuf, sync::Arc};
 
 use coracle_agent_core::workload::{
-    AdoptedPod, AdoptedState, BoxFuture, Command, ContainerKey, ContainerSpec, ContainerStats, EXEC_OUTPUT_MAX_BYTES,
-    ExecOutcome, ExecRequest, Feature, ImageInfo, Opened, PodStats, PodUid, Report, RuntimeInfo, SandboxSpec,
-    StartStage, StreamRequest, Workload, WorkloadError,
+    AdoptedPod, AdoptedState, BoxFuture, Command, ContainerKey, ContainerSpec, EXEC_OUTPUT_MAX_BYTES, ExecOutcome,
+    ExecRequest, Feature, ImageInfo, Opened, PodUid, Report, RuntimeInfo, SandboxSpec, StartStage, Stats,
+    StreamRequest, Workload, WorkloadError,
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -23,11 +18,11 @@ use crate::{
     adopt,
     connection::{CALL_TIMEOUT, ConnectError, Connection, call, timed, words},
     container::{self, Handle, Run, Shared},
-    cri::v1::{ContainerStatsFilter, ExecSyncRequest, ListContainerStatsRequest, PodSandboxConfig, StatusRequest},
+    cri::v1::{ExecSyncRequest, PodSandboxConfig, StatusRequest},
     events::{self, Running},
-    hosts, image, labels,
+    hosts, image,
     network::{self, RuntimeNetwork},
-    sandbox, spec, stream,
+    sandbox, spec, stats, stream,
 };
 
 /// How the runtime is reached.
@@ -288,22 +283,11 @@ impl Workload for ContainerdWorkload {
         })
     }
 
-    fn stats(&self, pod: &PodUid) -> BoxFuture<'_, Option<PodStats>> {
-        let id = self.pods.lock().get(pod).map(|pod| pod.sandbox_id.clone());
+    fn stats(&self) -> BoxFuture<'_, Stats> {
         Box::pin(async move {
-            let filter = ContainerStatsFilter { pod_sandbox_id: id?, ..ContainerStatsFilter::default() };
-            let request = call(ListContainerStatsRequest { filter: Some(filter) });
-            let list = self.shared.connection.runtime().list_container_stats(request).await.ok()?.into_inner().stats;
-            let containers: BTreeMap<String, ContainerStats> = list
-                .into_iter()
-                .filter_map(|stats| {
-                    let name = stats.attributes?.labels.remove(labels::CONTAINER_NAME)?;
-                    let cpu = stats.cpu.and_then(|cpu| cpu.usage_core_nano_seconds).map_or(0, |value| value.value);
-                    let memory = stats.memory.and_then(|m| m.working_set_bytes).map_or(0, |value| value.value);
-                    Some((name, ContainerStats { cpu_nanoseconds: cpu, memory_working_set_bytes: memory }))
-                })
-                .collect();
-            Some(PodStats { containers })
+            let sandboxes: HashMap<PodUid, String> =
+                self.pods.lock().iter().map(|(uid, pod)| (uid.clone(), pod.sandbox_id.clone())).collect();
+            stats::all(&self.shared, &sandboxes).await
         })
     }
 

@@ -5,12 +5,13 @@
 pub mod fake;
 mod message;
 mod spec;
+mod stats;
 
 pub use message::{TERMINATION_MESSAGE_LOG_WINDOW, message_of_log};
 pub use spec::*;
+pub use stats::{ContainerStats, DiskUse, MemoryStats, PodStats, Stats};
 
 use std::{
-    collections::BTreeMap,
     fmt,
     future::Future,
     net::IpAddr,
@@ -47,8 +48,8 @@ pub trait Workload: Send + Sync {
     /// What runs (or ended, and was not removed) from before: asked once, when the agent starts.
     fn adopt(&self) -> BoxFuture<'_, Result<Vec<AdoptedPod>, WorkloadError>>;
 
-    /// Resource use of one pod's containers; `None` when the runtime does not know the pod.
-    fn stats(&self, pod: &PodUid) -> BoxFuture<'_, Option<PodStats>>;
+    /// Resource use of all pods. It answers within a few seconds, with what it has by then.
+    fn stats(&self) -> BoxFuture<'_, Stats>;
 
     /// Images on the node.
     fn images(&self) -> BoxFuture<'_, Result<Vec<ImageInfo>, WorkloadError>>;
@@ -510,22 +511,6 @@ pub enum AdoptedState {
     },
     /// It ended.
     Exited(Exit),
-}
-
-/// Resource use of one pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PodStats {
-    /// By container name; running ones only.
-    pub containers: BTreeMap<String, ContainerStats>,
-}
-
-/// Resource use of one container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ContainerStats {
-    /// CPU time since its start.
-    pub cpu_nanoseconds: u64,
-    /// Memory that cannot be taken back at once.
-    pub memory_working_set_bytes: u64,
 }
 
 /// An image of the node, for `status.images` and for garbage collection.

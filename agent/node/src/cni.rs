@@ -3,6 +3,7 @@
 
 mod host;
 mod install;
+pub(crate) mod link;
 mod netlink;
 mod plugin;
 

@@ -233,7 +233,7 @@ impl Node {
             staging,
             wasm,
             runtime: runtime.clone(),
-            node: handler::NodeStats::new(&config.name, &data_dir),
+            node: handler::NodeStats::new(&config.name, &data_dir, volumes.clone()),
             images_changed,
             room: handler::Room::default(),
             tasks: tasks.clone(),

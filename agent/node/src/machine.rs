@@ -1,5 +1,7 @@
 //! What this machine is: cores, memory, disk, kernel, names, addresses. Read from the system, never decided upon.
 
+mod usage;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -9,6 +11,7 @@ use std::{
 
 use coracle_agent_core::workload::DnsSpec;
 
+pub(crate) use self::usage::{LinkCounters, MachineUse, ProcessUse, default_link, links, machine_use, process_use};
 use crate::conditions::{Readings, Share};
 
 /// Facts of the machine.
@@ -55,11 +58,6 @@ impl Machine {
 pub(crate) fn disk(path: &Path) -> Option<(u64, u64)> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
-}
-
-/// Bytes of a file system that hold something: what is kept for root alone counts neither as used nor as free.
-pub(crate) fn disk_used_bytes(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |stat| stat.f_blocks.saturating_sub(stat.f_bfree) * stat.f_frsize)
 }
 
 /// What the machine says of itself now; `data_dir` is on the disk that counts.

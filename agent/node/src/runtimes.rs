@@ -16,8 +16,8 @@ use std::{
 
 use coracle_agent_containerd::ContainerdWorkload;
 use coracle_agent_core::workload::{
-    AdoptedPod, BoxFuture, Command, ContainerKey, ContainerSpec, HostNetwork, ImageInfo, Opened, PodStats, PodUid,
-    Report, RuntimeInfo, SandboxSpec, StartStage, StreamRequest, Workload, WorkloadError,
+    AdoptedPod, BoxFuture, Command, ContainerKey, ContainerSpec, HostNetwork, ImageInfo, Opened, PodUid, Report,
+    RuntimeInfo, SandboxSpec, StartStage, Stats, StreamRequest, Workload, WorkloadError,
 };
 use coracle_agent_wasm::WasmWorkload;
 use jiff::Timestamp;
@@ -307,22 +307,19 @@ impl Workload for Runtimes {
         })
     }
 
-    fn stats(&self, pod: &PodUid) -> BoxFuture<'_, Option<PodStats>> {
-        let pod = pod.clone();
+    fn stats(&self) -> BoxFuture<'_, Stats> {
         Box::pin(async move {
-            let wasm = self.inner.wasm.stats(&pod).await;
-            let has_sandbox = self.inner.table.lock().pods.get(&pod).is_some_and(|pod| pod.sandbox == Sandbox::Up);
-            let oci = match self.oci().filter(|_| has_sandbox) {
-                Some(oci) => oci.stats(&pod).await,
-                None => None,
-            };
-            match (wasm, oci) {
-                (Some(mut all), Some(more)) => {
-                    all.containers.extend(more.containers);
-                    Some(all)
-                }
-                (one, other) => one.or(other),
+            let mut all = self.inner.wasm.stats().await;
+            // A node on which no container runs asks nobody.
+            let has_sandbox = self.inner.table.lock().pods.values().any(|pod| pod.sandbox == Sandbox::Up);
+            let Some(oci) = self.oci().filter(|_| has_sandbox) else { return all };
+            let Stats { pods, problem } = oci.stats().await;
+            for (uid, more) in pods {
+                let pod = all.pods.entry(uid).or_default();
+                pod.containers.extend(more.containers);
+                pod.sandbox_id = more.sandbox_id;
             }
+            Stats { problem, ..all }
         })
     }
 

@@ -195,6 +195,16 @@ impl Volumes {
         volumes.iter().map(|name| (name.clone(), empty_dir::used_bytes(&dir.join(name)))).collect()
     }
 
+    /// Where a volume of a pod is, if it is the pod's own, and whether it takes room on the node's disk.
+    pub(crate) fn place(&self, uid: &str, volume: &Volume) -> Option<(PathBuf, bool)> {
+        if let Some(source) = &volume.empty_dir {
+            let dir = self.pods_dir.join(uid).join("volumes").join(&volume.name);
+            return Some((dir, source.medium.as_deref().is_none_or(str::is_empty)));
+        }
+        let on_disk = volume.config_map.is_some() && self.generated.root().is_none();
+        is_generated(volume).then(|| (self.generated.volume(&self.pods_dir, uid, &volume.name), on_disk))
+    }
+
     async fn one(
         &self,
         pod: &Pod,

@@ -4,7 +4,7 @@
 use std::{future::Future, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use coracle_agent_core::workload::{
-    ContainerKey, ContainerSpec, ContainerStats, Report, StartStage, TerminationMessage,
+    ContainerKey, ContainerSpec, ContainerStats, DiskUse, MemoryStats, Report, StartStage, TerminationMessage,
 };
 use coracle_artifact::{Digest, Image};
 use coracle_engine::{ComponentDigest, CpuAccount, CpuQuota, MemoryBudget, Shared};
@@ -95,7 +95,16 @@ impl Container {
     }
 
     pub(crate) fn stats(&self) -> ContainerStats {
-        ContainerStats { cpu_nanoseconds: self.cpu.used_nanos(), memory_working_set_bytes: self.memory.used_bytes() }
+        let bytes = self.memory.used_bytes();
+        ContainerStats {
+            at: Timestamp::now(),
+            cpu_nanoseconds: self.cpu.used_nanos(),
+            // Linear memory is the guest's alone and has no cache in it. What of it was never touched the kernel does not tell
+            // for one guest, nor whose a fault was.
+            memory: MemoryStats { usage_bytes: bytes, working_set_bytes: bytes, ..MemoryStats::default() },
+            // There is no layer a guest could write to.
+            root_fs: Some(DiskUse::default()),
+        }
     }
 }
 

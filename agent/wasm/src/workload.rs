@@ -1,18 +1,11 @@
 //! The port's implementation: a table of pods, and a task for each command that takes time. It keeps nothing over a restart
 //! of the agent: guests end with the process they run in.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    io,
-    num::NonZeroUsize,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::HashMap, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use coracle_agent_core::workload::{
-    AdoptedPod, BoxFuture, Command, ContainerKey, ContainerSpec, ContainerStats, ExecOutcome, Feature, HostNetwork,
-    ImageInfo, Opened, PodStats, PodUid, Report, RuntimeInfo, SandboxSpec, StartStage, StreamRequest, Workload,
-    WorkloadError,
+    AdoptedPod, BoxFuture, Command, ContainerKey, ContainerSpec, ExecOutcome, Feature, HostNetwork, ImageInfo, Opened,
+    PodStats, PodUid, Report, RuntimeInfo, SandboxSpec, StartStage, Stats, StreamRequest, Workload, WorkloadError,
 };
 use coracle_artifact::{ArtifactError, Digest, ImageStore, PullOptions, Puller, StoreLimits};
 use coracle_engine::{CacheLimits, CompiledCache, EngineError, EngineOptions, Engines, GuestRuntime};
@@ -296,14 +289,14 @@ impl Workload for WasmWorkload {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    fn stats(&self, pod: &PodUid) -> BoxFuture<'_, Option<PodStats>> {
-        let stats = self.pods.lock().get(pod).map(|pod| {
+    fn stats(&self) -> BoxFuture<'_, Stats> {
+        let of = |pod: &Pod| {
             let running = pod.containers.iter().filter(|(_, container)| !container.is_done());
-            let containers: BTreeMap<String, ContainerStats> =
-                running.map(|(key, container)| (key.name.to_string(), container.stats())).collect();
-            PodStats { containers }
-        });
-        Box::pin(std::future::ready(stats))
+            let containers = running.map(|(key, container)| (key.name.to_string(), container.stats())).collect();
+            PodStats { containers, sandbox_id: None }
+        };
+        let pods = self.pods.lock().iter().map(|(uid, pod)| (uid.clone(), of(pod))).collect();
+        Box::pin(std::future::ready(Stats { pods, problem: None }))
     }
 
     fn images(&self) -> BoxFuture<'_, Result<Vec<ImageInfo>, WorkloadError>> {

@@ -6,7 +6,7 @@ use std::{fs, process::Stdio};
 use ipnet::Ipv4Net;
 use tokio::{io::AsyncWriteExt, process::Command};
 
-use super::plugin::LINK_PREFIX;
+use super::link;
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -34,6 +34,7 @@ pub(crate) async fn prepare(range: Ipv4Net) -> Result<(), String> {
 
 /// A table for this range, made anew. Pods see each other, and the node's own addresses see them, under their own address.
 fn script(range: Ipv4Net) -> String {
+    let links = link::PREFIX;
     let table = format!("coracle_pods_{}", u32::from(range.network()));
     format!(
         "table ip {table} {{}}
@@ -41,7 +42,7 @@ delete table ip {table}
 table ip {table} {{
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
-    ip saddr {range} ip daddr != {range} oifname != \"lo\" oifname != \"{LINK_PREFIX}*\" masquerade
+    ip saddr {range} ip daddr != {range} oifname != \"lo\" oifname != \"{links}*\" masquerade
   }}
 }}
 "

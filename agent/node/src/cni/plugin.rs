@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    LOOPBACK_TYPE, Lease, Question, VERSIONS,
+    LOOPBACK_TYPE, Lease, Question, VERSIONS, link,
     netlink::{Mac, Netlink, Veth},
 };
 
@@ -27,8 +27,6 @@ use super::{
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The hardware address of every link's end on the node. Each is alone on its wire, so that it need not be unique.
 const NODE_MAC: Mac = [0xee; 6];
-/// Begins the name of every such link.
-pub(super) const LINK_PREFIX: &str = "cor";
 /// How long the agent may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest configuration that is read.
@@ -131,7 +129,7 @@ fn answer(command: &str, config: &Config) -> Result<Option<Value>, Failure> {
         "ADD" if loopback => add_loopback(config).map(Some),
         "ADD" => add(config).map(Some),
         "DEL" if loopback => Ok(None),
-        "DEL" => remove(&link_name(&variable("CNI_CONTAINERID"), &variable("CNI_IFNAME"))).map(|()| None),
+        "DEL" => remove(&link::name(&variable("CNI_CONTAINERID"), &variable("CNI_IFNAME"))).map(|()| None),
         "CHECK" if loopback => Ok(None),
         "CHECK" => check().map(|()| None),
         "STATUS" if loopback => Ok(None),
@@ -181,16 +179,6 @@ fn netlink() -> Result<Netlink, Failure> {
     Netlink::open().map_err(Failure::io("the kernel cannot be asked"))
 }
 
-/// The name of a link's end on the node: derived, so that it is found again with nothing written down.
-pub(super) fn link_name(container_id: &str, interface: &str) -> String {
-    // FNV-1a; 44 bits of it, since the name of a link has at most 15 bytes.
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in container_id.bytes().chain([b'/']).chain(interface.bytes()) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    format!("{LINK_PREFIX}{:011x}", hash >> 20)
-}
-
 /// A hardware address made of the address, as other plugins do it: pods that get an address again are known by it at once.
 fn pod_mac(ip: Ipv4Addr) -> Mac {
     let [a, b, c, d] = ip.octets();
@@ -203,7 +191,7 @@ fn add(config: &Config) -> Result<Value, Failure> {
     let node = File::open("/proc/self/ns/net").map_err(Failure::io("the node's namespace"))?;
     let lease = ask(&config.socket, &Question::Address { pod: argument("K8S_POD_UID")? })?;
     let lease = lease.ok_or_else(|| Failure::new(TRY_AGAIN, "the agent gave no address"))?;
-    let name = link_name(&container_id, &interface);
+    let name = link::name(&container_id, &interface);
     let mac = pod_mac(lease.ip);
     let veth = Veth { name: &name, mac: NODE_MAC, peer_name: &interface, peer_mac: mac, mtu: lease.mtu };
     // What is half made is taken away again: an address belongs to one link.
@@ -262,7 +250,7 @@ fn remove(name: &str) -> Result<(), Failure> {
 fn check() -> Result<(), Failure> {
     let (container_id, interface) = (needed("CNI_CONTAINERID")?, needed("CNI_IFNAME")?);
     let (_, namespace) = namespace()?;
-    let name = link_name(&container_id, &interface);
+    let name = link::name(&container_id, &interface);
     let gone = |name: String| move |error| Failure::new(CHANGED, format!("the link {name}: {error}"));
     netlink()?.index(&name).map_err(gone(name))?;
     enter(&namespace)?;
@@ -272,13 +260,12 @@ fn check() -> Result<(), Failure> {
 /// Takes away links of pods that the runtime does not know any more.
 fn collect(config: &Config) -> Result<(), Failure> {
     let valid: HashSet<String> =
-        config.valid_attachments.iter().map(|known| link_name(&known.container_id, &known.ifname)).collect();
+        config.valid_attachments.iter().map(|known| link::name(&known.container_id, &known.ifname)).collect();
     // This namespace's links, whatever is mounted at /sys.
     let path = "/proc/self/net/dev";
     let links = fs::read_to_string(path).map_err(Failure::io(path))?;
     for name in links.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()) {
-        let ours = name.strip_prefix(LINK_PREFIX).is_some_and(|rest| rest.len() == 11);
-        if ours && !valid.contains(name) {
+        if link::is_one(name) && !valid.contains(name) {
             remove(name)?;
         }
     }
@@ -335,11 +322,11 @@ mod tests {
 
     #[test]
     fn links_have_names_that_the_kernel_takes() {
-        let name = link_name("3c1f0e", "eth0");
+        let name = link::name("3c1f0e", "eth0");
         assert_eq!(name.len(), 14);
-        assert!(name.starts_with(LINK_PREFIX));
-        assert_ne!(name, link_name("3c1f0e", "eth1"));
-        assert_ne!(name, link_name("3c1f0f", "eth0"));
+        assert!(link::is_one(&name));
+        assert_ne!(name, link::name("3c1f0e", "eth1"));
+        assert_ne!(name, link::name("3c1f0f", "eth0"));
     }
 
     #[test]

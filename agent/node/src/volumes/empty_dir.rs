@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use coracle_agent_core::workload::DiskUse;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 /// Where a directory's bytes are.
@@ -63,13 +64,18 @@ pub(super) fn unmount_all(volumes: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes on disk below a path. What goes away meanwhile counts as nothing; links are not followed.
+/// Bytes on disk below a path.
 pub(crate) fn used_bytes(path: &Path) -> u64 {
-    let mut total = 0u64;
+    usage(path).bytes
+}
+
+/// What is below a path, itself too. What goes away meanwhile counts as nothing; links are not followed.
+pub(crate) fn usage(path: &Path) -> DiskUse {
+    let mut total = DiskUse::default();
     let mut left: Vec<PathBuf> = vec![path.to_owned()];
     while let Some(path) = left.pop() {
         let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-        total = total.saturating_add(meta.blocks() * 512);
+        total += DiskUse { bytes: meta.blocks() * 512, inodes: 1 };
         if meta.is_dir() {
             left.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
         }

@@ -1,6 +1,7 @@
 //! The port against real components: each test has a runtime of its own, and pods on loopback addresses of their own.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::atomic::{AtomicU8, Ordering},
@@ -56,6 +57,11 @@ struct Setup {
 }
 
 impl Setup {
+    /// What the pod uses.
+    async fn stats(&self) -> PodStats {
+        self.workload.stats().await.pods.remove(&self.pod).expect("the pod is known")
+    }
+
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (sender, reports) = mpsc::channel(64);
@@ -210,7 +216,7 @@ async fn a_server_answers_on_its_pod_s_address_and_drains() {
     let (status, body) = get(address, "/").await.unwrap();
     assert_eq!(status, 200);
     assert!(body.contains("Hello from pod-0!"), "{body}");
-    let stats = setup.workload.stats(&setup.pod).await.unwrap();
+    let stats = setup.stats().await;
     assert!(stats.containers["web"].cpu_nanoseconds > 0);
     setup.stop(&spec, Duration::from_secs(30));
     let exit = setup.exit(&spec).await;
@@ -227,7 +233,7 @@ async fn instances_can_be_reused() {
     for _ in 0..20 {
         assert_eq!(get(SocketAddr::new(setup.ip, 8080), "/health").await.unwrap(), (200, "ok\n".into()));
     }
-    let idle = setup.workload.stats(&setup.pod).await.unwrap().containers["web"].memory_working_set_bytes;
+    let idle = setup.stats().await.containers["web"].memory.working_set_bytes;
     assert!(idle > 0, "an instance is kept");
 }
 
@@ -244,7 +250,7 @@ async fn a_failed_request_harms_no_other() {
     // A client that goes away takes its guest with it, even one that never calls the host.
     let mut gone = TcpStream::connect(address).await.unwrap();
     gone.write_all(b"GET /spin HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    let busy = || async { setup.workload.stats(&setup.pod).await.unwrap().containers["web"] };
+    let busy = || async { setup.stats().await.containers["web"] };
     let before = busy().await.cpu_nanoseconds;
     let spins = async {
         while busy().await.cpu_nanoseconds < before + 20_000_000 {
@@ -255,7 +261,7 @@ async fn a_failed_request_harms_no_other() {
     drop(gone);
     assert_eq!(slow.await.unwrap().unwrap().0, 200);
     let wait = async {
-        while busy().await.memory_working_set_bytes > 0 {
+        while busy().await.memory.working_set_bytes > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
@@ -275,7 +281,7 @@ async fn requests_under_way_are_finished_before_the_end_and_cut_at_the_deadline(
         setup.start(&spec).await;
         let slow = tokio::spawn(async move { get(address, &format!("/slow?{milliseconds}")).await });
         let wait = async {
-            while setup.workload.stats(&setup.pod).await.unwrap().containers["web"].memory_working_set_bytes == 0 {
+            while setup.stats().await.containers["web"].memory.working_set_bytes == 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -534,7 +540,7 @@ async fn an_image_in_use_stays_and_a_pod_goes_with_its_containers() {
     setup.workload.submit(Command::RemoveSandbox { pod: setup.pod.clone() });
     assert_eq!(setup.exit(&spec).await.code, 137);
     assert_eq!(setup.report().await, Report::SandboxRemoved { pod: setup.pod.clone() });
-    assert_eq!(setup.workload.stats(&setup.pod).await, None);
+    assert!(setup.workload.stats().await.pods.is_empty());
     assert!(setup.workload.remove_image(&spec.image_id).await.unwrap() > 40_000);
     assert!(setup.workload.images().await.unwrap().is_empty());
 }
