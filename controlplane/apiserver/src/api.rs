@@ -32,6 +32,7 @@ use crate::render::{self, Shape};
 use crate::request::{MAX_URL_BYTES, Query, ResourcePath, Target, Verb, verb};
 use crate::sessions::Sessions;
 use crate::turns::Turns;
+use crate::usage::Usage;
 use crate::wire::{self, Form};
 
 /// The largest request body, as Kubernetes' API server has it.
@@ -80,6 +81,7 @@ pub struct ApiServer {
     pub(crate) turns: Turns,
     pub(crate) aside: Aside,
     pub(crate) sessions: Sessions,
+    pub(crate) usage: Arc<Usage>,
     ambient: Ambient,
 }
 
@@ -156,6 +158,7 @@ impl ApiServer {
             turns: Turns::default(),
             aside: Aside::default(),
             sessions: Sessions::default(),
+            usage: Arc::default(),
             ambient,
         })
     }
@@ -324,6 +327,9 @@ impl ApiServer {
             call.warn(why.to_owned());
         }
         if verb == Verb::Watch {
+            if !is_stored(call.kind()) {
+                return Err(ApiError::method_not_allowed(call.kind().resource(), verb.as_str()));
+            }
             let mut response = Form::accepted(call.headers).answer_watch(handlers::watch::watch(&call).await?)?;
             tell(&call, &mut response);
             return Ok(response);
@@ -358,7 +364,7 @@ fn selected_fields(verb: Verb, query: &Query) -> FieldSelector {
 
 /// Whether the kind is kept at all.
 pub(crate) fn is_stored(kind: &Kind) -> bool {
-    !matches!(kind.info.storage, Storage::Never)
+    !matches!(kind.info.storage, Storage::Never | Storage::Measured)
 }
 
 /// Subresources that are answered by the node the object is on.

@@ -89,6 +89,7 @@ impl Group {
 fn verbs(kind: &Kind) -> &'static [&'static str] {
     match kind.info.storage {
         Storage::Never => &["create"],
+        Storage::Measured => &["get", "list"],
         Storage::Own | Storage::SharedWith { .. } if kind.info.has_delete_collection => {
             &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
         }

@@ -5,6 +5,7 @@ mod binding;
 mod delete;
 mod eviction;
 mod finalize;
+mod measured;
 mod patch;
 mod read;
 mod reviews;
@@ -16,7 +17,7 @@ pub(crate) mod watch;
 
 use bytes::Bytes;
 use coracle_api::ApiError;
-use coracle_api::kind::Subresource;
+use coracle_api::kind::{Storage, Subresource};
 use coracle_api::validation::{Errors, Path};
 use http::{Response, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -68,6 +69,9 @@ pub(crate) async fn dispatch(call: &Call<'_>, verb: Verb, body: Bytes) -> Result
 }
 
 async fn object(call: &Call<'_>, verb: Verb, body: Bytes) -> Result<Response<Body>, ApiError> {
+    if matches!(call.kind().info.storage, Storage::Measured) {
+        return measured::answer(call, verb).await;
+    }
     if !is_stored(call.kind()) {
         return match verb {
             Verb::Create if call.kind().kind == "Binding" => binding::bind(call, "", &body).await,

@@ -26,6 +26,7 @@ mod render;
 mod request;
 mod sessions;
 mod turns;
+mod usage;
 mod wire;
 mod writes;
 
@@ -37,3 +38,4 @@ pub use door::Door;
 pub use nodes::{Connected, NodeError, NodeProxy};
 pub use registry::{Registry, Served, Stored};
 pub use request::{Query, ResourcePath, Target, Verb};
+pub use usage::{Figures, PodFigures, Span, Use};

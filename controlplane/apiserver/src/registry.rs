@@ -117,7 +117,7 @@ impl Stored {
 
 fn decode_entry(kind: &Kind, entry: &Entry) -> Result<Shared, DecodeError> {
     match kind.info.storage {
-        Storage::Own | Storage::Never => entry.decoded_any(|bytes| kind.decode_shared(bytes)),
+        Storage::Own | Storage::Never | Storage::Measured => entry.decoded_any(|bytes| kind.decode_shared(bytes)),
         // The shared slot belongs to the kind that is stored.
         Storage::SharedWith { from_stored, .. } => {
             from_stored(&managed::without(&entry.bytes)).and_then(|text| kind.decode_shared(&text))
@@ -133,7 +133,7 @@ fn unreadable(entry: &Entry, error: &DecodeError) -> ApiError {
 /// The text of an entry in a kind's version: shared bytes where the stored version is the kind's own.
 pub(crate) fn wire_bytes(kind: &Kind, entry: &Entry) -> Result<Bytes, ApiError> {
     match kind.info.storage {
-        Storage::Own | Storage::Never => Ok(entry.bytes.clone()),
+        Storage::Own | Storage::Never | Storage::Measured => Ok(entry.bytes.clone()),
         Storage::SharedWith { from_stored, .. } => {
             // Each record of the managed fields names its own version.
             let text = from_stored(&managed::without(&entry.bytes)).map_err(|e| unreadable(entry, &e))?;

@@ -91,6 +91,7 @@ fn partial(object: &dyn Object, text: Option<&Bytes>, revision: &str) -> Result<
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Metadata<'a> {
+        #[serde(skip_serializing_if = "str::is_empty")]
         resource_version: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         managed_fields: Option<&'a RawValue>,
@@ -233,6 +234,31 @@ pub(crate) fn list(
             Ok(out.end())
         }
     }
+}
+
+/// A list of objects that are not stored, in the shape asked for.
+pub(crate) fn unstored(kind: &Kind, items: &[Box<dyn Object>], shape: Shape, now: Timestamp) -> Result<Body, ApiError> {
+    let head = |kind: &str, version: &str, rest: &str| {
+        format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{{}},{rest}[")
+    };
+    let mut out = Pieces::new(match shape {
+        Shape::Plain => head(kind.list_kind, kind.api_version, "\"items\":"),
+        Shape::Partial => head("PartialObjectMetadataList", "meta.k8s.io/v1", "\"items\":"),
+        Shape::Table(_) => {
+            let columns = format!("\"columnDefinitions\":{},\"rows\":", column_definitions(kind));
+            head("Table", "meta.k8s.io/v1", &columns)
+        }
+    });
+    for (i, item) in items.iter().enumerate() {
+        let text = Bytes::from(item.encode());
+        let item = match shape {
+            Shape::Plain => text,
+            Shape::Partial => text_of(partial(&**item, Some(&text), "")?),
+            Shape::Table(include) => to_bytes(&row(&**item, Some(&text), "", include, now)?)?,
+        };
+        out.item(i, &item);
+    }
+    Ok(out.end())
 }
 
 /// What every list ends with.

@@ -115,6 +115,18 @@ fn objects(config: &ServerConfig) -> Vec<Value> {
             "metadata": {"name": name}, "value": value, "description": what,
         }));
     }
+    // As metrics-server brings it: who may look at pods may see what they use.
+    out.push(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "system:aggregated-metrics-reader", "labels": {
+            "rbac.authorization.k8s.io/aggregate-to-admin": "true",
+            "rbac.authorization.k8s.io/aggregate-to-edit": "true",
+            "rbac.authorization.k8s.io/aggregate-to-view": "true",
+        }},
+        "rules": [{
+            "apiGroups": ["metrics.k8s.io"], "resources": ["nodes", "pods"], "verbs": ["get", "list", "watch"],
+        }],
+    }));
     out.push(json!({
         "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "wasm"}, "handler": "wasm",
     }));

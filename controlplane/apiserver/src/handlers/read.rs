@@ -85,7 +85,7 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
 }
 
 /// Objects up to this many are put into another shape at once; more are worked on aside.
-const MOST_AT_ONCE: usize = 200;
+pub(super) const MOST_AT_ONCE: usize = 200;
 
 /// The list of objects as an answer, in the shape asked for.
 pub(super) async fn render(
@@ -94,7 +94,7 @@ pub(super) async fn render(
     meta: ListMeta,
 ) -> Result<Response<Body>, ApiError> {
     let (kind, shape, now) = (call.kind(), call.shape, call.now);
-    let stored_so = matches!(kind.info.storage, Storage::Own | Storage::Never);
+    let stored_so = !matches!(kind.info.storage, Storage::SharedWith { .. });
     let body = if entries.len() <= MOST_AT_ONCE || (shape.is_plain() && stored_so) {
         render::list(kind, entries, &meta, shape, now)
     } else {

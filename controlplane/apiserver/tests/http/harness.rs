@@ -83,6 +83,11 @@ impl Server {
         Self { api, store, seconds: Arc::clone(&self.seconds), user: Arc::new(user) }
     }
 
+    /// Gives it a way to the nodes.
+    pub(crate) fn set_nodes(&self, nodes: Arc<dyn coracle_apiserver::NodeProxy>) {
+        self.api.set_nodes(nodes);
+    }
+
     /// Lets time pass.
     pub(crate) fn wait(&self, seconds: i64) {
         self.seconds.fetch_add(seconds, Ordering::Relaxed);

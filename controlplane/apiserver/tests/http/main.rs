@@ -10,4 +10,5 @@ mod nodes;
 mod quotas;
 mod reviews;
 mod rules;
+mod usage;
 mod writes;
