@@ -1,10 +1,13 @@
-//! The program's own pages. Starting runs through most of the program once: it reads the command line, makes certificates,
+//! The program's own pages, and what C left free. Starting runs through most of the program once: it reads the command line, makes certificates,
 //! compiles patterns, opens the engine. The kernel maps what was touched, sixteen pages at a time, and leaves it mapped, so
 //! that a server at rest would count nearly its whole text as resident for as long as it runs.
 //!
 //! So a server unmaps its text now and then. Nothing is lost: the pages stay in the kernel's page cache, from where what is
 //! still used comes back by one minor fault for each sixteen pages, and what is not used is free to be given up when the
 //! machine needs the room.
+//!
+//! It gives back as well what the C library keeps of its heaps, in which nothing but SQLite's page caches are: after a burst of
+//! writes they are empty, and the library would hold them for the next.
 //!
 //! And the whole program does without huge pages, which the allocator asks for: they multiply the memory of an idle server.
 
@@ -16,8 +19,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How often. What comes back in between is what the server is at work with; all of it is a few hundred faults, less than
-/// a millisecond in a minute.
-const EVERY: Duration = Duration::from_secs(60);
+/// a millisecond in ten seconds.
+const EVERY: Duration = Duration::from_secs(10);
 /// Time after the start at which it is done first.
 const FIRST: Duration = Duration::from_secs(5);
 
@@ -59,9 +62,20 @@ impl ProgramPages {
     }
 
     fn release(&self) -> io::Result<()> {
+        trim_heaps();
         self.0.iter().try_for_each(|part| advise(part, libc::MADV_DONTNEED))
     }
 }
+
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "no safe call speaks to the C library's allocator")]
+fn trim_heaps() {
+    // SAFETY: it takes the allocator's own locks and touches nothing but what is free.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim_heaps() {}
 
 #[expect(unsafe_code, reason = "no safe call unmaps pages")]
 fn advise(part: &Range<usize>, advice: libc::c_int) -> io::Result<()> {

@@ -58,9 +58,9 @@ fn an_idle_store_does_nothing() {
     create(&store, lease());
     let before = store.stats().snapshot();
     // After a write it looks twice for decoded forms that nobody uses, and then never again.
-    assert_eq!(store.tick(at(0)).unwrap(), Some(at(30)));
-    assert_eq!(store.tick(at(30)).unwrap(), Some(at(60)));
-    assert_eq!(store.tick(at(60)).unwrap(), None, "nothing is waiting");
+    assert_eq!(store.tick(at(0)).unwrap(), Some(at(4)));
+    assert_eq!(store.tick(at(4)).unwrap(), Some(at(8)));
+    assert_eq!(store.tick(at(8)).unwrap(), None, "nothing is waiting");
     for hour in 1..100 {
         assert_eq!(store.tick(at(hour * 3_600)).unwrap(), None);
     }

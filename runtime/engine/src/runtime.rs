@@ -45,7 +45,7 @@ impl GuestRuntime {
             // Look at timers and sockets often: with tokio's 61, one computing guest delays all timers. Not after every poll:
             // what a look wakes last runs next, so that on one core two ends that answer each other at once would keep all
             // others waiting for as long as they go on.
-            .event_interval(4)
+            .event_interval(8)
             .enable_all()
             .build()
             .map_err(|source| EngineError::Io { what: "start the guests' threads", source })?;

@@ -3,6 +3,7 @@
 //! Events carry the bytes the store shares. A watcher that falls behind the store's history ends with `410 Expired`, as
 //! the client's next list expects.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use futures::stream;
 use http::{Response, StatusCode, header};
 use jiff::Timestamp;
 use rand::Rng as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::read;
 use super::select::Selection;
@@ -48,6 +49,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let seconds = options
         .timeout_seconds
         .unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT_SECONDS..MIN_TIMEOUT_SECONDS * 2));
+    let deadline = Instant::now() + Duration::from_secs(seconds);
     let follower = Follower {
         kind: call.kind(),
         selection,
@@ -58,7 +60,8 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         bookmarks: options.bookmarks,
         seen: started_at,
         columns_sent: false,
-        deadline: Instant::now() + Duration::from_secs(seconds),
+        deadline,
+        timer: Box::pin(tokio::time::sleep_until(deadline)),
         next_bookmark: Instant::now() + BOOKMARK_PERIOD,
         ended: false,
         _guard: guard,
@@ -131,6 +134,8 @@ struct Follower {
     columns_sent: bool,
     deadline: Instant,
     next_bookmark: Instant,
+    /// For both of these. It is kept from one batch of events to the next: to set it costs more than to look at it.
+    timer: Pin<Box<Sleep>>,
     ended: bool,
     _guard: WatchGuard,
 }
@@ -183,6 +188,10 @@ impl Follower {
 
     async fn wait(&mut self) -> Result<Step, ApiError> {
         let bookmark_at = if self.bookmarks { self.next_bookmark } else { self.deadline };
+        let wake_at = bookmark_at.min(self.deadline);
+        if self.timer.deadline() != wake_at {
+            self.timer.as_mut().reset(wake_at);
+        }
         tokio::select! {
             biased;
             events = self.watch.next() => match events {
@@ -190,8 +199,7 @@ impl Follower {
                 Err(StoreError::Closed) => Ok(Step::End),
                 Err(error) => Err(store_error(&error)),
             },
-            // One timer for both: it is set anew for each batch of events.
-            () = tokio::time::sleep_until(bookmark_at.min(self.deadline)) => {
+            () = self.timer.as_mut() => {
                 Ok(if bookmark_at < self.deadline { Step::Bookmark } else { Step::End })
             }
         }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::mirror::{Mirror, Shelf};
 
 /// How long a decoded form is kept unused, at least; twice as long at most.
-const INTERVAL: Duration = Duration::from_secs(30);
+const INTERVAL: Duration = Duration::from_secs(4);
+/// The same while there are only heartbeats, which leave nothing behind that would be worth a look at all objects.
+const SELDOM: Duration = Duration::from_secs(30);
 /// Objects looked at in one step: well under a millisecond.
 const STEP_OBJECTS: usize = 4_096;
 
@@ -27,9 +29,10 @@ pub(super) struct Forgetter {
 impl Forgetter {
     /// Something was written, so something may have been decoded. Two rounds find it: one that takes the mark of use
     /// away, and one that lets go.
-    pub(super) fn written(&mut self, now: Duration) {
+    pub(super) fn written(&mut self, is_heartbeat: bool, now: Duration) {
         self.rounds = 2;
-        self.begin.get_or_insert(now + INTERVAL);
+        let due = now + if is_heartbeat { SELDOM } else { INTERVAL };
+        self.begin = Some(self.begin.map_or(due, |begin| begin.min(due)));
     }
 
     /// When [`Forgetter::step`] has something to do.

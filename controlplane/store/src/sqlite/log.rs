@@ -97,7 +97,7 @@ impl Log {
         log.folder = Some(folder);
         log.reserve = log.dir.as_ref().map_or_else(Reserve::none, DataDir::reserve);
         // The first readers decode everything.
-        log.forgetter.written(Duration::ZERO);
+        log.forgetter.written(false, Duration::ZERO);
         Ok(log)
     }
 
@@ -191,8 +191,8 @@ impl Log {
         if !decided.changes.is_empty() {
             self.next = decided.next;
             self.sweeper.mark(now, Revision(self.next.0 - 1), &self.options);
+            self.forgetter.written(decided.changes.iter().all(|change| !change.on_disk), now);
             self.mirror.apply(decided.changes, Revision(self.next.0 - 1));
-            self.forgetter.written(now);
         }
         decided.outcomes
     }
