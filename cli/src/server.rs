@@ -5,14 +5,14 @@ mod local_node;
 
 use std::{
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use coracle_api::validation;
-use coracle_node::EvictionHard;
+use coracle_node::{EvictionHard, ImageGcPolicy, Registries, Thresholds};
 use coracle_server::{Server, ServerConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,8 @@ use local_node::LocalNode;
 
 /// How long running work may take to end once the program is told to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is said of registries, in the data directory.
+pub(crate) const REGISTRIES: &str = "registries.yaml";
 /// How long a node may take to be Ready before something is wrong.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -67,6 +69,23 @@ pub(crate) struct Run {
     /// not named has no threshold. Images are in the data directory: nodefs and imagefs are one file system
     #[arg(long, value_name = "SIGNAL<VALUE,…", default_value = coracle_node::DEFAULT_EVICTION_HARD)]
     eviction_hard: EvictionHard,
+
+    /// The share of the disk, in percent, from which on unused images are removed
+    #[arg(long, value_name = "PERCENT", default_value_t = ImageGcPolicy::default().thresholds.high_percent)]
+    image_gc_high_threshold: u8,
+
+    /// The share of the disk, in percent, down to which they are
+    #[arg(long, value_name = "PERCENT", default_value_t = ImageGcPolicy::default().thresholds.low_percent)]
+    image_gc_low_threshold: u8,
+
+    /// How old an unused image must be to be removed
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = crate::time::duration)]
+    minimum_image_ttl_duration: Duration,
+
+    /// Mirrors, logins and certificates of image registries, in the form of k3s [default: registries.yaml in the data
+    /// directory, if there is one]
+    #[arg(long, value_name = "FILE")]
+    private_registry: Option<PathBuf>,
 
     /// Where the container runtime listens; without one the node runs Wasm pods only
     #[arg(long, value_name = "SOCKET", default_value = coracle_node::DEFAULT_CRI_ENDPOINT)]
@@ -129,6 +148,7 @@ fn first(complaints: Vec<String>) -> Result<(), String> {
 impl Run {
     pub(crate) async fn run(self, options: &Options) -> anyhow::Result<()> {
         self.check()?;
+        let registries = self.registries(&options.data_dir())?;
         let begun = Instant::now();
         coracle_node::raise_file_limit();
         let pages = ProgramPages::find();
@@ -148,7 +168,7 @@ impl Run {
                 true => None,
                 false => {
                     let name = self.node_name.as_deref();
-                    Some(LocalNode::start(&server, &config, name, &self, &stop).await?)
+                    Some(LocalNode::start(&server, &config, name, &self, registries, &stop).await?)
                 }
             };
             if let Some(node) = &node {
@@ -210,7 +230,11 @@ impl Run {
             if self.node_name.is_some() || !self.labels.is_empty() {
                 bail!("--node-name and --label are a node's: leave --no-node out");
             }
+            if self.private_registry.is_some() {
+                bail!("--private-registry is a node's: leave --no-node out");
+            }
         }
+        self.image_gc().thresholds.check().map_err(anyhow::Error::msg)?;
         for (_, file) in &self.import {
             std::fs::File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
         }
@@ -218,6 +242,22 @@ impl Run {
             self.files().read()?;
         }
         Ok(())
+    }
+
+    fn image_gc(&self) -> ImageGcPolicy {
+        let (high_percent, low_percent) = (self.image_gc_high_threshold, self.image_gc_low_threshold);
+        let thresholds = Thresholds { high_percent, low_percent };
+        ImageGcPolicy { thresholds, minimum_age: self.minimum_image_ttl_duration }
+    }
+
+    /// What is said of registries: in the file that is named, else in that of the data directory.
+    fn registries(&self, data_dir: &Path) -> anyhow::Result<Registries> {
+        let usual = data_dir.join(REGISTRIES);
+        match &self.private_registry {
+            Some(file) => Ok(Registries::read(file)?),
+            None if !self.no_node && usual.exists() => Ok(Registries::read(&usual)?),
+            None => Ok(Registries::default()),
+        }
     }
 
     fn files(&self) -> Files {

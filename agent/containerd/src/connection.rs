@@ -91,6 +91,11 @@ impl Connection {
         ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
+    /// The way to services of containerd's own.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// containerd's own events.
     pub(crate) fn events(&self) -> EventsClient<Channel> {
         EventsClient::new(self.channel.clone())

@@ -4,6 +4,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use coracle_agent_core::workload::{ContainerKey, ContainerSpec, Exit, ExitReason, Report, StartStage};
+use coracle_artifact::Puller;
 use jiff::Timestamp;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -31,6 +32,9 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(1);
 const LOST_MESSAGE: &str = "The container could not be located when the pod was terminated";
 const LOST_CODE: i32 = 137;
 
+/// The name that containerd gives itself.
+const CONTAINERD: &str = "containerd";
+
 /// What all containers share.
 pub(crate) struct Shared {
     pub(crate) connection: Connection,
@@ -41,9 +45,16 @@ pub(crate) struct Shared {
     pub(crate) scheme: String,
     pub(crate) machine_memory_bytes: i64,
     pub(crate) pods_dir: PathBuf,
+    /// What is known of registries, and the way to them that goes past the runtime.
+    pub(crate) puller: Arc<Puller>,
 }
 
 impl Shared {
+    /// Whether the runtime is containerd, whose store takes images over its socket.
+    pub(crate) fn is_containerd(&self) -> bool {
+        self.scheme == CONTAINERD
+    }
+
     pub(crate) async fn report(&self, report: Report) {
         // A closed channel means that the agent is going down.
         let _ = self.reports.send(report).await;

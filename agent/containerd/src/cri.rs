@@ -18,3 +18,18 @@ pub(crate) mod v1 {
 pub(crate) mod events {
     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/generated/containerd.services.events.v1.rs"));
 }
+
+/// containerd's own content.
+pub(crate) mod content {
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/generated/containerd.services.content.v1.rs"));
+}
+
+/// containerd's own images.
+pub(crate) mod images {
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/generated/containerd.services.images.v1.rs"));
+}
+
+/// containerd's own leases.
+pub(crate) mod leases {
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/generated/containerd.services.leases.v1.rs"));
+}

@@ -1,27 +1,31 @@
 //! Images for containers: pulls under the pod's policy, and what the port says about the images on the node.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use coracle_agent_core::workload::{
-    ImageInfo, PullFailure, PullPolicy, PullRequest, RegistryCredential, Report, ResolvedImage, Transfer,
+use coracle_agent_core::{
+    credentials::Keyring,
+    workload::{ImageInfo, PullFailure, PullPolicy, PullRequest, Report, ResolvedImage, Transfer, WorkloadError},
 };
-use coracle_artifact::{Credential, ImageReference};
+use coracle_artifact::ImageReference;
 use tonic::Status;
 
 use crate::{
     connection::{Connection, call, timed, words},
     container::Shared,
+    content,
     cri::v1::{
-        AuthConfig, Image, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest, PullImageRequest,
-        RemoveImageRequest,
+        AuthConfig, Image, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest,
+        PullImageRequest, RemoveImageRequest,
     },
+    network, own_pull,
+    workload::{StoredImages, runtime_error},
 };
 
 /// The longest a pull may take; a runtime gives up a pull that makes no progress long before.
 const PULL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30 * 60);
 
 /// Why an image is not there, with words for the user.
-type Failure = (PullFailure, String);
+pub(crate) type Failure = (PullFailure, String);
 
 /// Makes an image available and reports how it went.
 pub(crate) async fn pull(shared: Arc<Shared>, request: PullRequest) {
@@ -36,11 +40,9 @@ pub(crate) async fn pull(shared: Arc<Shared>, request: PullRequest) {
 async fn available(shared: &Shared, request: &PullRequest) -> Result<(ResolvedImage, Option<Transfer>), Failure> {
     let asked = Instant::now();
     let image = &request.image;
-    let reference: ImageReference = image.parse().map_err(|error| {
-        let words =
-            format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {error}");
-        (PullFailure::InvalidName, words)
-    })?;
+    let reference: ImageReference = image
+        .parse()
+        .map_err(|error| (PullFailure::InvalidName, format!("couldn't parse image name {image:?}: {error}")))?;
     let connection = &shared.connection;
     let inspect = |status: Status| (PullFailure::Inspect, words(&status));
     let present = if request.policy == PullPolicy::Always {
@@ -58,40 +60,60 @@ async fn available(shared: &Shared, request: &PullRequest) -> Result<(ResolvedIm
     }
     shared.report(Report::Pulling { key: request.key.clone() }).await;
     let started = Instant::now();
-    let id = fetch(connection, &reference, &request.credentials).await.map_err(|status| failure(&status))?;
-    let found = find(connection, &id).await.map_err(inspect)?;
-    let found = found.ok_or_else(|| (PullFailure::Inspect, format!("{id} vanished right after its pull")))?;
+    let found = fetched(shared, &reference, &request.keyring).await?;
     let transfer = Transfer { took: started.elapsed(), took_with_waiting: asked.elapsed() };
     Ok((resolved(&reference, &found), Some(transfer)))
 }
 
-/// Pulls with each credential that is meant for this image, then without any.
+/// Gets an image from its registry, by the runtime or past it.
+async fn fetched(shared: &Shared, reference: &ImageReference, keyring: &Keyring) -> Result<Image, Failure> {
+    let (connection, registries) = (&shared.connection, shared.puller.registries());
+    // A keyring that cannot be read is so for every repository.
+    let mut logins = keyring.lookup(&reference.repository()).map_err(|why| (PullFailure::Pull, why))?;
+    if shared.is_containerd() && registries.redirect(reference) {
+        return own_pull::pull(shared, reference, keyring).await;
+    }
+    if logins.is_empty() {
+        logins.extend(registries.login(reference));
+    }
+    let id = fetch(connection, reference, logins).await?;
+    let found = find(connection, &id).await.map_err(|status| (PullFailure::Inspect, words(&status)))?;
+    found.ok_or_else(|| (PullFailure::Inspect, format!("{id} vanished right after its pull")))
+}
+
+/// Pulls with each login, or without one where there is none, as the kubelet does.
 async fn fetch(
     connection: &Connection,
     reference: &ImageReference,
-    credentials: &[RegistryCredential],
-) -> Result<String, Status> {
-    let mut refused = None;
-    let fitting = credentials.iter().filter(|credential| fits(credential, reference)).map(|credential| AuthConfig {
-        username: credential.username.clone(),
-        password: credential.password.clone(),
-        ..AuthConfig::default()
-    });
-    for auth in fitting.map(Some).chain([None]) {
+    logins: Vec<(String, String)>,
+) -> Result<String, Failure> {
+    let mut refused: Vec<Failure> = Vec::new();
+    let login = |(username, password)| Some(AuthConfig { username, password, ..AuthConfig::default() });
+    let anonymous = logins.is_empty().then_some(None);
+    for auth in logins.into_iter().map(login).chain(anonymous) {
         let image = ImageSpec { image: reference.to_string(), ..ImageSpec::default() };
         let request = PullImageRequest { image: Some(image), auth, sandbox_config: None };
         match connection.images().pull_image(timed(request, PULL_TIMEOUT)).await {
             Ok(answer) => return Ok(answer.into_inner().image_ref),
-            // Words about the first credential help more than those about the anonymous try.
-            Err(status) => refused = refused.or(Some(status)),
+            Err(status) => refused.push(failure(&status)),
         }
     }
-    Err(refused.unwrap_or_else(|| Status::internal("no pull was tried")))
+    Err(together(refused))
 }
 
-fn fits(credential: &RegistryCredential, reference: &ImageReference) -> bool {
-    let registry = credential.registry.clone();
-    Credential { registry, username: String::new(), password: String::new() }.fits(reference)
+/// What all the tries said, each once, as Go's aggregate of errors says it.
+fn together(refused: Vec<Failure>) -> Failure {
+    let kind = refused.last().map_or(PullFailure::Pull, |(kind, _)| *kind);
+    let mut words: Vec<String> = Vec::new();
+    for (_, message) in refused {
+        if !words.contains(&message) {
+            words.push(message);
+        }
+    }
+    match words.as_slice() {
+        [only] => (kind, only.clone()),
+        all => (kind, format!("[{}]", all.join(", "))),
+    }
 }
 
 fn failure(status: &Status) -> Failure {
@@ -128,14 +150,67 @@ pub(crate) async fn list(connection: &Connection) -> Result<Vec<ImageInfo>, Stat
     Ok(answer.into_inner().images.into_iter().map(info).collect())
 }
 
-fn info(image: Image) -> ImageInfo {
+pub(crate) fn info(image: Image) -> ImageInfo {
     ImageInfo {
         image_id: image.id,
         names: image.repo_digests.into_iter().chain(image.repo_tags).collect(),
         size_bytes: image.size,
         pinned: image.pinned,
-        last_used: None,
     }
+}
+
+/// Pulls for whoever asks on the command line, with no pod's logins.
+pub(crate) async fn pull_by_hand(shared: &Shared, name: &str) -> Result<ImageInfo, String> {
+    let reference: ImageReference = name.parse().map_err(|error| format!("{name}: {error}"))?;
+    let image = fetched(shared, &reference, &Keyring::default()).await.map_err(|(_, message)| message)?;
+    Ok(info(image))
+}
+
+/// Takes a name from an image that has another; the last one takes the image with it, unless a container is made of it.
+pub(crate) async fn remove_name(connection: &Connection, name: &str) -> Result<Option<u64>, WorkloadError> {
+    let Some(image) = find(connection, name).await.map_err(runtime_error)? else { return Ok(None) };
+    let mut others = image.repo_tags.iter().filter(|known| *known != name);
+    if others.next().is_some() && image.repo_tags.iter().any(|known| known == name) {
+        content::remove_name(connection, name).await.map_err(runtime_error)?;
+        return Ok(Some(0));
+    }
+    if in_use(connection, &image.id).await.map_err(runtime_error)? {
+        return Err(WorkloadError::ImageInUse(name.to_owned()));
+    }
+    remove(connection, &image.id).await.map_err(runtime_error)
+}
+
+/// All that decides which images may go.
+pub(crate) async fn stored(shared: &Shared) -> Result<StoredImages, Status> {
+    let connection = &shared.connection;
+    let files = connection.images().image_fs_info(call(ImageFsInfoRequest {})).await?.into_inner();
+    let mountpoint = files.image_filesystems.into_iter().find_map(|usage| usage.fs_id).map(|id| id.mountpoint);
+    let directory = mountpoint.ok_or_else(|| Status::internal("the runtime does not say where its images are"))?.into();
+    let mut images = list(connection).await?;
+    let mut kept: BTreeSet<String> = BTreeSet::new();
+    if shared.is_containerd() {
+        kept.extend(content::kept_names(connection).await?);
+    }
+    // What sandboxes are made of is in no list of containers, and may be nowhere to be had.
+    if let Some(sandbox) = network::sandbox_image(connection).await?
+        && let Some(image) = find(connection, &sandbox).await?
+    {
+        kept.insert(image.id);
+    }
+    for image in &mut images {
+        image.pinned |= kept.contains(&image.image_id) || image.names.iter().any(|name| kept.contains(name));
+    }
+    let containers = connection.runtime().list_containers(call(ListContainersRequest { filter: None })).await?;
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for container in containers.into_inner().containers {
+        names.extend(
+            [container.image_ref, container.image_id].into_iter().chain(container.image.map(|spec| spec.image)),
+        );
+    }
+    let uses =
+        |image: &&ImageInfo| names.contains(&image.image_id) || image.names.iter().any(|name| names.contains(name));
+    let in_use = images.iter().filter(uses).map(|image| image.image_id.clone()).collect();
+    Ok(StoredImages { directory, images, in_use })
 }
 
 /// Whether a container was made of the image. Those that have ended count: they may be looked into.

@@ -8,13 +8,16 @@
 mod adopt;
 mod connection;
 mod container;
+mod content;
 mod cri;
 mod events;
 mod exit;
 mod hosts;
 mod image;
+mod import;
 mod labels;
 mod network;
+mod own_pull;
 mod sandbox;
 mod spec;
 mod stats;
@@ -23,5 +26,6 @@ mod user;
 mod workload;
 
 pub use connection::ConnectError;
+pub use import::ImportError;
 pub use network::RuntimeNetwork;
-pub use workload::{ContainerdConfig, ContainerdWorkload};
+pub use workload::{ContainerdConfig, ContainerdWorkload, StoredImages};

@@ -1,10 +1,15 @@
-//! What the runtime says of pods' networks: where it looks for plugins, and whether it has one.
+//! What the runtime says of itself and of pods' networks: where it looks for plugins, whether it has one, what sandboxes
+//! are made of.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use tonic::Status;
 
-use crate::cri::v1::StatusResponse;
+use crate::{
+    connection::{Connection, call},
+    cri::v1::{StatusRequest, StatusResponse},
+};
 
 /// The runtime's side of pods' networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +41,18 @@ impl Default for Cni {
     fn default() -> Self {
         Self { bin_dir: "/opt/cni/bin".into(), conf_dir: "/etc/cni/net.d".into() }
     }
+}
+
+/// What the runtime makes sandboxes of, where it says it.
+pub(crate) async fn sandbox_image(connection: &Connection) -> Result<Option<String>, Status> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Config {
+        sandbox_image: Option<String>,
+    }
+    let answer = connection.runtime().status(call(StatusRequest { verbose: true })).await?.into_inner();
+    let config = answer.info.get("config").and_then(|text| serde_json::from_str::<Config>(text).ok());
+    Ok(config.and_then(|config| config.sandbox_image).filter(|name| !name.is_empty()))
 }
 
 pub(crate) fn of(status: &StatusResponse) -> RuntimeNetwork {

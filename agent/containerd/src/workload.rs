@@ -1,13 +1,19 @@
 //! The port's implementation: a table of pods, and a task for each command that takes time. Everything that must outlive the
 //! agent is in the runtime's own records, under our labels.
 
-use std::{collections::HashMap, fs, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use coracle_agent_core::workload::{
     AdoptedPod, AdoptedState, BoxFuture, Command, ContainerKey, ContainerSpec, EXEC_OUTPUT_MAX_BYTES, ExecOutcome,
     ExecRequest, Feature, ImageInfo, Opened, PodUid, Report, RuntimeInfo, SandboxSpec, StartStage, Stats,
     StreamRequest, Workload, WorkloadError,
 };
+use coracle_artifact::{Archive, ArchivedImage, Puller};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::{runtime, sync::mpsc};
@@ -15,12 +21,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status};
 
 use crate::{
-    adopt,
+    ImportError, adopt,
     connection::{CALL_TIMEOUT, ConnectError, Connection, call, timed, words},
     container::{self, Handle, Run, Shared},
     cri::v1::{ExecSyncRequest, PodSandboxConfig, StatusRequest},
     events::{self, Running},
-    hosts, image,
+    hosts, image, import,
     network::{self, RuntimeNetwork},
     sandbox, spec, stats, stream,
 };
@@ -36,6 +42,19 @@ pub struct ContainerdConfig {
     pub machine_memory_bytes: i64,
     /// Directory with one directory per pod, where files are kept that are shown in its containers.
     pub pods_dir: PathBuf,
+    /// What is known of registries, and the way to them that goes past the runtime.
+    pub puller: Arc<Puller>,
+}
+
+/// What the runtime has in images, and what of it is in use.
+#[derive(Clone, Debug, Default)]
+pub struct StoredImages {
+    /// On the file system that fills with them.
+    pub directory: PathBuf,
+    /// All of them; pinned are those that must stay.
+    pub images: Vec<ImageInfo>,
+    /// The ids of those that containers are made of; ended ones count, they may be looked into.
+    pub in_use: BTreeSet<String>,
 }
 
 /// A container runtime of the node that speaks CRI.
@@ -80,7 +99,9 @@ impl ContainerdWorkload {
             scheme: version.runtime_name,
             machine_memory_bytes: config.machine_memory_bytes,
             pods_dir: config.pods_dir,
+            puller: config.puller,
         });
+        import::warn_of_registries(&shared);
         let (tasks, runtime) = (TaskTracker::new(), runtime::Handle::current());
         let follow = events::follow(shared.connection.clone(), shared.node.clone(), shared.running.clone(), stop);
         tasks.spawn(follow);
@@ -100,6 +121,38 @@ impl ContainerdWorkload {
     /// Whether the runtime has an image of this name; the words of a runtime that cannot say are left to the pull.
     pub async fn has_image(&self, name: &str) -> bool {
         image::find(&self.shared.connection, name).await.is_ok_and(|image| image.is_some())
+    }
+
+    /// Puts images of an archive into the runtime, under all their names; they stay though nothing uses them.
+    ///
+    /// # Errors
+    /// The runtime is not containerd, or does not take them.
+    pub async fn import(&self, archive: &Archive, images: &[ArchivedImage]) -> Result<Vec<ImageInfo>, ImportError> {
+        import::import(&self.shared, archive, images).await
+    }
+
+    /// What decides which images may go when the disk fills.
+    ///
+    /// # Errors
+    /// The runtime cannot be asked.
+    pub async fn stored_images(&self) -> Result<StoredImages, WorkloadError> {
+        image::stored(&self.shared).await.map_err(runtime_error)
+    }
+
+    /// Pulls an image by hand.
+    ///
+    /// # Errors
+    /// Why it is not there, in words for the user.
+    pub async fn pull(&self, name: &str) -> Result<ImageInfo, String> {
+        image::pull_by_hand(&self.shared, name).await
+    }
+
+    /// Takes one name from an image, or the image if it has no other; `None` when there is none of this name.
+    ///
+    /// # Errors
+    /// It is in use, or the runtime cannot be asked.
+    pub async fn remove_name(&self, name: &str) -> Result<Option<u64>, WorkloadError> {
+        image::remove_name(&self.shared.connection, name).await
     }
 
     /// Removes every sandbox that this node made and that is not in use by this life of the agent.

@@ -11,6 +11,7 @@ pub mod env;
 pub mod event;
 pub mod expand;
 pub mod field;
+pub mod image_gc;
 mod pod;
 pub mod record;
 pub mod resources;

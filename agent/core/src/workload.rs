@@ -24,6 +24,8 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::credentials::Keyring;
+
 /// A future a runtime hands out; boxed so that the port stays an object-safe trait.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -183,29 +185,8 @@ pub struct PullRequest {
     pub image: String,
     /// When to ask the registry.
     pub policy: PullPolicy,
-    /// Credentials to try, in this order, before anonymous access.
-    pub credentials: Vec<RegistryCredential>,
-}
-
-/// One entry of a `dockerconfigjson`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RegistryCredential {
-    /// Registry host and optional path prefix (`ghcr.io`, `registry.example:5000/team`, `*.example.com`).
-    pub registry: String,
-    /// User name; may be empty with an identity token.
-    pub username: String,
-    /// Password or token.
-    pub password: String,
-}
-
-impl fmt::Debug for RegistryCredential {
-    /// Never prints the password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistryCredential")
-            .field("registry", &self.registry)
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
+    /// The logins of the pod's `imagePullSecrets`.
+    pub keyring: Keyring,
 }
 
 /// Why an image is not there. Each is a `waiting.reason` of its own.
@@ -524,8 +505,6 @@ pub struct ImageInfo {
     pub size_bytes: u64,
     /// Kept even when nothing uses it: it was imported by hand and cannot be pulled again.
     pub pinned: bool,
-    /// When a container last used it, or when it came.
-    pub last_used: Option<Timestamp>,
 }
 
 /// A streaming connection to open.

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     logs::{self, LogOptions, LogSource},
+    runtimes::Runtimes,
     views::{View, Views},
 };
 
@@ -54,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) wasm: Arc<WasmWorkload>,
     /// All runtimes.
     pub(crate) runtime: Arc<dyn Workload>,
+    /// The same, for what the port does not offer.
+    pub(crate) runtimes: Runtimes,
     pub(crate) node: NodeStats,
     pub(crate) images_changed: mpsc::Sender<()>,
     pub(crate) tasks: TaskTracker,

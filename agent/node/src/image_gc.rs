@@ -1,77 +1,164 @@
-//! Removes unused images when the disk fills: from 85 % until 80 %, the longest unused first, as the kubelet does. Images in
-//! use, imported by hand, or used in the last two minutes stay.
+//! Removes unused images of both sorts when the disk they are on fills, and says on the node what cannot be removed, as the
+//! kubelet does. Which ones go is decided in `agent/core`.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::Duration,
+};
 
-use coracle_agent_core::Workload;
-use jiff::{SignedDuration, Timestamp};
-use tokio::time::{MissedTickBehavior, interval};
+use coracle_agent_containerd::StoredImages;
+use coracle_agent_core::{
+    image_gc::{ImageGcPolicy, ImageUse},
+    workload::{ImageInfo, Workload, WorkloadError},
+};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::machine;
+use crate::{machine, node_events::NodeEvents, runtimes::Runtimes};
 
-/// Time between two looks at the disk.
+/// Time between two looks at the disk: the kubelet's `ImageGCPeriod`.
 const LOOK: Duration = Duration::from_secs(300);
-/// `imageGCHighThresholdPercent` and `imageGCLowThresholdPercent`.
-const THRESHOLDS: (u64, u64) = (85, 80);
-/// `imageMinimumGCAge`.
-const MINIMUM_AGE: SignedDuration = SignedDuration::from_mins(2);
+/// Shortest time between two looks, when images are about to be old enough.
+const LOOK_SOON: Duration = Duration::from_secs(1);
 
-/// Collects until told to stop.
-pub(crate) async fn run(runtime: Arc<dyn Workload>, data_dir: PathBuf, stop: CancellationToken) {
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = looks.tick() => {}
-        }
-        let Some((total, free)) = machine::disk(&data_dir) else { continue };
-        let excess = excess_bytes(total, free);
-        if excess > 0 {
-            collect(&*runtime, excess).await;
-        }
+/// The collector of a node's images.
+pub(crate) struct Collector {
+    runtimes: Runtimes,
+    policy: ImageGcPolicy,
+    events: NodeEvents,
+    known: ImageUse,
+    began: Instant,
+    /// Whether the last look ended with an error: one alone may be a runtime that is just starting.
+    failed: bool,
+}
+
+/// Why the disk is as full as before.
+#[derive(Debug, thiserror::Error)]
+enum GcError {
+    #[error("the images cannot be listed: {0}")]
+    Runtime(#[from] WorkloadError),
+    #[error("invalid capacity 0 on image filesystem")]
+    Capacity,
+    #[error(
+        "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, but only found {found} bytes eligible to free."
+    )]
+    TooLittle { wanted: u64, found: u64 },
+    #[error("wanted to free {wanted} bytes, but freed {freed} bytes space with errors in image deletion: {errors}")]
+    Removal { wanted: u64, freed: u64, errors: String },
+}
+
+/// The images of one file system.
+#[derive(Default)]
+struct Disk<'a> {
+    images: Vec<&'a ImageInfo>,
+    directory: Option<&'a Path>,
+}
+
+impl Collector {
+    pub(crate) fn new(runtimes: Runtimes, policy: ImageGcPolicy, events: NodeEvents) -> Self {
+        Self { runtimes, policy, events, known: ImageUse::default(), began: Instant::now(), failed: false }
     }
-}
 
-/// Bytes to free; 0 below the high threshold.
-fn excess_bytes(total: u64, free: u64) -> u64 {
-    let used = total.saturating_sub(free);
-    let share = |percent: u64| u64::try_from(u128::from(total) * u128::from(percent) / 100).unwrap_or(u64::MAX);
-    if used < share(THRESHOLDS.0) { 0 } else { used - share(THRESHOLDS.1) }
-}
-
-async fn collect(runtime: &dyn Workload, wanted: u64) {
-    let mut images = runtime.images().await.unwrap_or_default();
-    let now = Timestamp::now();
-    images.retain(|image| !image.pinned && image.last_used.is_none_or(|used| now.duration_since(used) >= MINIMUM_AGE));
-    images.sort_by_key(|image| image.last_used);
-    let mut freed = 0;
-    for image in images {
-        if freed >= wanted {
-            return;
-        }
-        match runtime.remove_image(&image.image_id).await {
-            Ok(bytes) => {
-                tracing::info!(image = image.image_id, bytes, "an unused image was removed: the disk is filling");
-                freed += bytes;
+    /// Collects until told to stop.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut next = Instant::now();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep_until(next) => {}
             }
-            Err(error) => tracing::debug!(%error, image = image.image_id, "an image stays"),
+            let ripe = tokio::select! {
+                () = stop.cancelled() => return,
+                ripe = self.look() => ripe,
+            };
+            let now = Instant::now();
+            let soon = ripe.map(|at| (self.began + at).max(now + LOOK_SOON));
+            next = soon.map_or(now + LOOK, |soon| soon.min(now + LOOK));
         }
     }
-    if freed < wanted {
-        tracing::warn!(wanted, freed, "the disk is filling and no unused image is left to remove");
+
+    /// Looks at the disks, and says what went wrong. Answers when an image will be old enough that is wanted gone.
+    async fn look(&mut self) -> Option<Duration> {
+        match self.collect().await {
+            Ok(()) => {
+                self.failed = false;
+                None
+            }
+            Err((error, ripe)) => {
+                let words = error.to_string();
+                match &error {
+                    GcError::TooLittle { .. } => self.events.warn("FreeDiskSpaceFailed", &words).await,
+                    GcError::Capacity => self.events.warn("InvalidDiskCapacity", &words).await,
+                    GcError::Runtime(_) | GcError::Removal { .. } => {}
+                }
+                tracing::warn!(%error, "images were not collected");
+                if std::mem::replace(&mut self.failed, true) {
+                    self.events.warn("ImageGCFailed", &words).await;
+                }
+                ripe
+            }
+        }
+    }
+
+    async fn collect(&mut self) -> Result<(), (GcError, Option<Duration>)> {
+        let stored = self.runtimes.stored_images().await.map_err(|error| (error.into(), None))?;
+        let images: Vec<ImageInfo> = stored.iter().flat_map(|stored| &stored.images).cloned().collect();
+        let in_use: BTreeSet<String> = stored.iter().flat_map(|stored| &stored.in_use).cloned().collect();
+        let now = self.began.elapsed();
+        self.known.note(now, &images, &in_use);
+        let mut failed = None;
+        for disk in disks(&stored).into_values() {
+            if let Err(error) = self.collect_on(&disk, now).await {
+                failed = Some(error);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn collect_on(&self, disk: &Disk<'_>, now: Duration) -> Result<(), (GcError, Option<Duration>)> {
+        let (total, free) = disk.directory.and_then(machine::disk).unwrap_or_default();
+        if total == 0 {
+            return Err((GcError::Capacity, None));
+        }
+        let wanted = self.policy.thresholds.excess_bytes(total, free);
+        if wanted == 0 {
+            return Ok(());
+        }
+        let candidates = self.known.candidates(now, &disk.images, self.policy.minimum_age);
+        let (mut freed, mut errors) = (0, Vec::new());
+        for id in &candidates.ids {
+            if freed >= wanted {
+                break;
+            }
+            match self.runtimes.remove_image(id).await {
+                Ok(bytes) => {
+                    tracing::info!(image = id, bytes, "an unused image was removed: the disk is filling");
+                    freed += bytes;
+                }
+                // A pod has come to use it since.
+                Err(WorkloadError::ImageInUse(_)) => {}
+                Err(error) => errors.push(format!("{id}: {error}")),
+            }
+        }
+        match (errors.is_empty(), freed >= wanted) {
+            (false, _) => Err((GcError::Removal { wanted, freed, errors: errors.join(", ") }, candidates.next_at)),
+            (true, false) => Err((GcError::TooLittle { wanted, found: freed }, candidates.next_at)),
+            (true, true) => Ok(()),
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_freed_below_the_high_threshold() {
-        assert_eq!(excess_bytes(1000, 200), 0);
-        assert_eq!(excess_bytes(1000, 150), 50);
-        assert_eq!(excess_bytes(1000, 0), 200);
+/// The images by the file system they are on: those of two runtimes may share one.
+fn disks(stored: &[StoredImages]) -> BTreeMap<u64, Disk<'_>> {
+    let mut disks: BTreeMap<u64, Disk<'_>> = BTreeMap::new();
+    for stored in stored {
+        // One that cannot be looked at has no capacity, and is told so.
+        let device = std::fs::metadata(&stored.directory).map_or(0, |metadata| metadata.dev());
+        let disk = disks.entry(device).or_default();
+        disk.images.extend(&stored.images);
+        disk.directory.get_or_insert(&stored.directory);
     }
+    disks
 }

@@ -46,6 +46,7 @@ use std::{
 use coracle_agent_containerd::ContainerdConfig;
 use coracle_agent_core::{Agent, NodeFacts, Workload};
 use coracle_agent_wasm::{ClusterResolver, WasmConfig, WasmWorkload};
+use coracle_artifact::PullOptions;
 use coracle_services::{HostPorts, Names};
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
@@ -61,7 +62,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use coracle_artifact::ImageReference;
+pub use coracle_agent_core::image_gc::{ImageGcPolicy, Thresholds};
+pub use coracle_artifact::{ImageReference, Registries, RegistriesError};
 
 pub use cni::{is_plugin as is_cni_plugin, run_plugin as run_cni_plugin};
 pub use error::NodeError;
@@ -76,10 +78,12 @@ use crate::{
     beat::Beat,
     database::Database,
     event_loop::{EventLoop, LoopState},
+    image_gc::Collector,
     jobs::Jobs,
     log_files::LogFiles,
     machine::Machine,
     network::Claimed,
+    node_events::NodeEvents,
     references::Lookup,
     register::{Known, Registrar, Told, node_object},
     runtimes::{Connecting, Runtimes},
@@ -126,6 +130,10 @@ pub struct NodeConfig {
     pub cluster_domain: String,
     /// Where the container runtime listens. A machine without one runs Wasm pods only.
     pub cri_endpoint: PathBuf,
+    /// How image registries are reached, beside what images' names say.
+    pub registries: Arc<Registries>,
+    /// When unused images are removed.
+    pub image_gc: ImageGcPolicy,
     /// The names of Services, kept up to date by whoever serves them; pods of the Wasm runtime resolve them here.
     pub names: Names,
     /// The Wasm runtime's settings; `None` is its defaults under the data directory.
@@ -147,6 +155,8 @@ impl NodeConfig {
             dns_server: None,
             cluster_domain: "cluster.local".to_owned(),
             cri_endpoint: DEFAULT_CRI_ENDPOINT.into(),
+            registries: Arc::default(),
+            image_gc: ImageGcPolicy::default(),
             names: Names::default(),
             wasm: None,
         }
@@ -162,7 +172,7 @@ pub struct Node {
     recording: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
     ready: watch::Receiver<bool>,
     runtime: Arc<dyn Workload>,
-    data_dir: PathBuf,
+    collector: Collector,
     generated: Generated,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -184,6 +194,7 @@ impl Node {
         let wasm = config.wasm.take().unwrap_or_else(|| WasmConfig {
             resolver: Arc::new(ClusterResolver::new(Arc::new(names::OfServices(config.names.clone())))),
             memory_dir: generated.root().map(Path::to_owned),
+            pull: PullOptions { registries: config.registries.clone() },
             ..WasmConfig::new(data_dir.join("wasm"))
         });
         let wasm = Arc::new(WasmWorkload::new(wasm, reports.clone())?);
@@ -200,6 +211,7 @@ impl Node {
                 node: runtimes::identity(&data_dir, &config.name).map_err(directory(&data_dir))?,
                 machine_memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
                 pods_dir: pods_dir.clone(),
+                puller: wasm.puller().clone(),
             },
             cni_socket,
             known: told_known.clone(),
@@ -212,7 +224,7 @@ impl Node {
         let adopted = runtimes.adopt().await?;
         let leases: Arc<dyn cni::Leases> = Arc::new(runtimes.clone());
         tasks.spawn(cni::serve(cni_listener, leases, told_known.clone(), tasks.clone(), stop.clone()));
-        let runtime: Arc<dyn Workload> = Arc::new(runtimes);
+        let runtime: Arc<dyn Workload> = Arc::new(runtimes.clone());
         let node = node_object(&config, &machine, &*runtime);
         let facts = facts(&config, &node, &machine, log_dir.clone(), pods_dir.clone());
         let (changes, changed) = mpsc::channel(CHANGES);
@@ -226,6 +238,8 @@ impl Node {
         let told = Told { ready, known };
         let beat = Beat::new();
         let registrar = Registrar::new(&config, node.clone(), runtime.clone(), claimed, told, beat.clone());
+        let events = NodeEvents::new(client.clone(), config.name.clone());
+        let collector = Collector::new(runtimes.clone(), config.image_gc, events);
         let views = Views::default();
         let inner = handler::Inner {
             views: views.clone(),
@@ -233,6 +247,7 @@ impl Node {
             staging,
             wasm,
             runtime: runtime.clone(),
+            runtimes,
             node: handler::NodeStats::new(&config.name, &data_dir, volumes.clone()),
             images_changed,
             room: handler::Room::default(),
@@ -274,7 +289,7 @@ impl Node {
             recording,
             ready,
             runtime,
-            data_dir,
+            collector,
             generated,
             tasks,
             stop,
@@ -299,11 +314,11 @@ impl Node {
     /// Runs the agent until it is told to stop. One whose loop fails ends with [`NodeError::Failed`]: whoever runs it ends the
     /// process, so that it is started anew. As long as the process lives the node is not Ready, and its Lease runs out.
     pub async fn run(self) -> Result<(), NodeError> {
-        let Self { event_loop, registrar, handler, listener, recording, runtime, data_dir, tasks, stop, .. } = self;
-        let (generated, left) = (self.generated, runtime.clone());
+        let Self { event_loop, registrar, handler, listener, recording, runtime, collector, tasks, stop, .. } = self;
+        let generated = self.generated;
         tasks.spawn(registrar.run(stop.clone()));
         tasks.spawn(recording);
-        tasks.spawn(image_gc::run(runtime, data_dir, stop.clone()));
+        tasks.spawn(collector.run(stop.clone()));
         tasks.spawn(socket::serve(listener, handler, tasks.clone(), stop.clone()));
         let beat = event_loop.beat.clone();
         let failed = AssertUnwindSafe(event_loop.run(stop)).catch_unwind().await.err();
@@ -314,7 +329,7 @@ impl Node {
         tasks.close();
         tasks.wait().await;
         // Containers of another runtime outlive the agent and go on reading their files; guests end with this process.
-        if left.info().name == WASM {
+        if runtime.info().name == WASM {
             generated.close();
         }
         Ok(())

@@ -28,19 +28,24 @@ impl NodeEvents {
     /// Says which conditions have changed since the last time; all of them the first time, after that the agent starts.
     pub(crate) async fn conditions(&mut self, now: impl Iterator<Item = (&str, bool)>) {
         if self.told.is_empty() {
-            self.write("Starting", "Starting kubelet.").await;
+            self.write("Normal", "Starting", "Starting kubelet.").await;
         }
         for reason in self.news(now) {
             let message = format!("Node {} status is now: {reason}", self.node);
-            self.write(reason, &message).await;
+            self.write("Normal", reason, &message).await;
         }
+    }
+
+    /// Says that something on the node is not as it should be.
+    pub(crate) async fn warn(&self, reason: &str, message: &str) {
+        self.write("Warning", reason, message).await;
     }
 
     /// Says that the node was closed to new pods, or opened again. What it is at first is no news, but that it is closed.
     pub(crate) async fn cordon(&mut self, cordoned: bool) {
         if let Some(reason) = self.cordon_news(cordoned) {
             let message = format!("Node {} status is now: {reason}", self.node);
-            self.write(reason, &message).await;
+            self.write("Normal", reason, &message).await;
         }
     }
 
@@ -57,7 +62,7 @@ impl NodeEvents {
         now.filter_map(changed).collect()
     }
 
-    async fn write(&self, reason: &str, message: &str) {
+    async fn write(&self, kind: &str, reason: &str, message: &str) {
         let now = Timestamp::now();
         let second = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let name = format!("{}.{:x}", self.node, now.as_nanosecond());
@@ -67,7 +72,7 @@ impl NodeEvents {
             "involvedObject": {"kind": "Node", "name": self.node, "uid": self.node},
             "reason": reason,
             "message": message,
-            "type": "Normal",
+            "type": kind,
             "count": 1,
             "firstTimestamp": second,
             "lastTimestamp": second,

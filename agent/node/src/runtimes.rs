@@ -5,6 +5,7 @@
 //! containers is made before and removed after.
 
 mod connect;
+mod images;
 mod route;
 
 use std::{
@@ -26,6 +27,7 @@ use tokio::sync::{OnceCell, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use connect::{Connecting, identity, ran};
+pub(crate) use images::Pulled;
 
 use crate::{cni::Leases, register::Known, volumes::sub_path::bind};
 

@@ -178,7 +178,6 @@ impl Run {
             .images
             .get(self.container.image.as_str())
             .ok_or_else(|| NotStarted::create(format!("failed to get image {:?}: not found", self.spec.image)))?;
-        self.services.images.note_use(&image.id);
         let digest = ComponentDigest::parse(image.component.as_str())
             .ok_or_else(|| NotStarted::create("the image has no valid digest"))?;
         let path = self.services.images.component_path(&image);

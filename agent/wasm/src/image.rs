@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use coracle_agent_core::workload::{
-    ImageInfo, PullFailure, PullPolicy, PullRequest, RegistryCredential, Report, ResolvedImage, Transfer,
+use coracle_agent_core::{
+    credentials::Keyring,
+    workload::{ImageInfo, PullFailure, PullPolicy, PullRequest, Report, ResolvedImage, Transfer},
 };
-use coracle_artifact::{Credential, Image, ImageReference, ImageStore, Pinned, PullError, Puller};
-use jiff::Timestamp;
+use coracle_artifact::{Image, ImageReference, ImageStore, Pinned, PullError, Pulled, Puller};
 
 use crate::reporter::Reporter;
 
@@ -18,9 +18,7 @@ pub(crate) async fn pull(store: Arc<ImageStore>, puller: Arc<Puller>, request: P
     let report = match request.image.parse::<ImageReference>() {
         Err(error) => {
             let image = &request.image;
-            let message =
-                format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {error}");
-            fail(PullFailure::InvalidName, message)
+            fail(PullFailure::InvalidName, format!("couldn't parse image name {image:?}: {error}"))
         }
         Ok(reference) => match (store.resolve(&reference), request.policy) {
             (Some(image), PullPolicy::IfNotPresent | PullPolicy::Never) => {
@@ -32,14 +30,13 @@ pub(crate) async fn pull(store: Arc<ImageStore>, puller: Arc<Puller>, request: P
             }
             (_, PullPolicy::Always) | (None, PullPolicy::IfNotPresent) => {
                 reporter.send(Report::Pulling { key: key.clone() });
-                let credentials: Vec<Credential> = request.credentials.iter().map(credential).collect();
-                match puller.pull(&reference, &credentials).await {
+                match pull_with(&puller, &reference, &request.keyring).await {
                     Ok(pulled) => {
                         let transfer = Transfer { took: pulled.took, took_with_waiting: asked.elapsed() };
                         let image = resolved(&reference, &pulled.image);
                         Report::Pulled { key: key.clone(), image, transfer: Some(transfer) }
                     }
-                    Err(error) => fail(failure(&error), error.to_string()),
+                    Err((failure, message)) => fail(failure, message),
                 }
             }
         },
@@ -47,18 +44,21 @@ pub(crate) async fn pull(store: Arc<ImageStore>, puller: Arc<Puller>, request: P
     reporter.send(report);
 }
 
-fn failure(error: &PullError) -> PullFailure {
-    match error {
-        PullError::Unavailable { .. } => PullFailure::RegistryUnavailable,
-        _ => PullFailure::Pull,
-    }
+async fn pull_with(
+    puller: &Puller,
+    reference: &ImageReference,
+    keyring: &Keyring,
+) -> Result<Pulled, (PullFailure, String)> {
+    // A keyring that cannot be read is so for every repository.
+    keyring.lookup(&reference.repository()).map_err(|why| (PullFailure::Pull, why))?;
+    let logins = |repository: &str| keyring.lookup(repository).unwrap_or_default();
+    puller.pull(reference, &logins).await.map_err(|error| (failure(&error), error.to_string()))
 }
 
-fn credential(credential: &RegistryCredential) -> Credential {
-    Credential {
-        registry: credential.registry.clone(),
-        username: credential.username.clone(),
-        password: credential.password.clone(),
+fn failure(error: &PullError) -> PullFailure {
+    match error.of_registry() {
+        PullError::Unavailable { .. } => PullFailure::RegistryUnavailable,
+        _ => PullFailure::Pull,
     }
 }
 
@@ -76,6 +76,5 @@ pub(crate) fn info(image: Image) -> ImageInfo {
         names: image.repo_digests.iter().chain(&image.names).cloned().collect(),
         size_bytes: image.size_bytes,
         pinned: image.pinned == Pinned::Yes,
-        last_used: i64::try_from(image.last_used_seconds).ok().and_then(|at| Timestamp::from_second(at).ok()),
     }
 }

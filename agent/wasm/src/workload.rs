@@ -1,7 +1,13 @@
 //! The port's implementation: a table of pods, and a task for each command that takes time. It keeps nothing over a restart
 //! of the agent: guests end with the process they run in.
 
-use std::{collections::HashMap, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use coracle_agent_core::workload::{
     AdoptedPod, BoxFuture, Command, ContainerKey, ContainerSpec, ExecOutcome, Feature, HostNetwork, ImageInfo, Opened,
@@ -242,6 +248,13 @@ impl WasmWorkload {
             }
             removed();
         });
+    }
+
+    /// The ids of the images that containers are made of.
+    pub fn images_in_use(&self) -> BTreeSet<String> {
+        let pods = self.pods.lock();
+        let containers = pods.values().flat_map(|pod| pod.containers.values());
+        containers.map(|container| container.image.to_string()).collect()
     }
 
     fn image_in_use(&self, id: &Digest) -> bool {

@@ -9,8 +9,10 @@ use std::{
 };
 
 use coracle_engine::EngineOptions;
+use coracle_node::Registries;
 
 use super::{Finding, Weight};
+use crate::server::REGISTRIES;
 
 /// Free memory below which a cluster with a few pods is in trouble.
 const LEAST_MEMORY_BYTES: u64 = 128 * 1024 * 1024;
@@ -31,6 +33,7 @@ pub(super) fn all(data_dir: &Path, port: u16, cri: &Path) -> Vec<Finding> {
         nft(),
         tun(),
         containers(cri),
+        registries(data_dir),
     ]
 }
 
@@ -235,6 +238,22 @@ fn containers(socket: &Path) -> Finding {
     }
 }
 
+/// What is said of registries, which a server that cannot understand it does not start with.
+fn registries(data_dir: &Path) -> Finding {
+    let file = data_dir.join(REGISTRIES);
+    if !file.exists() {
+        return Finding::fine("registries", "each is reached at its own name");
+    }
+    match Registries::read(&file) {
+        // Also images for containers: those that it speaks of go past the runtime, whose own configuration stays as it is.
+        Ok(_) => Finding::fine("registries", format!("as {} says", file.display())),
+        Err(error) => {
+            let mend = "mend the file; its form is that of k3s (docs.k3s.io/installation/private-registry)";
+            Finding::missing("registries", error.to_string(), "the server does not start", mend).blocking()
+        }
+    }
+}
+
 /// containerd's own configuration.
 const RUNTIME_CONFIG: &str = "/etc/containerd/config.toml";
 /// The bit of CAP_SYS_RESOURCE (capabilities(7)) among the effective capabilities.
@@ -326,6 +345,19 @@ mod tests {
             assert!(check(count).mend.is_some_and(|(_, command)| command.contains("vm.max_map_count")));
         }
         assert_eq!(check(u32::MAX).mend, None);
+    }
+
+    #[test]
+    fn a_broken_file_of_registries_is_told_of() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(super::registries(folder.path()).weight, Weight::Fine);
+        let file = folder.path().join("registries.yaml");
+        std::fs::write(&file, "mirrors: {a.io: {endpoint: [https://b.io]}}").expect("written");
+        assert_eq!(super::registries(folder.path()).weight, Weight::Fine);
+        std::fs::write(&file, "mirrors:\n  a.io: {endpoints: [https://b.io]}").expect("written");
+        let found = super::registries(folder.path());
+        assert_eq!(found.weight, Weight::Blocking);
+        assert!(found.detail.contains("registries.yaml:2: ") && found.detail.contains("endpoints"), "{}", found.detail);
     }
 
     #[test]

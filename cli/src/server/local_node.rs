@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use coracle_apiserver::{Body, Connected, NodeError, NodeProxy};
-use coracle_node::{Handler, Node, NodeConfig};
+use coracle_node::{Handler, Node, NodeConfig, Registries};
 use coracle_server::{Server, ServerConfig};
 use coracle_services::{Names, ServicesConfig};
 use futures::future::BoxFuture;
@@ -38,6 +38,7 @@ impl LocalNode {
         config: &ServerConfig,
         name: Option<&str>,
         run: &Run,
+        registries: Registries,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let name = match name {
@@ -50,6 +51,7 @@ impl LocalNode {
         node.max_pods = run.max_pods;
         node.eviction_hard.clone_from(&run.eviction_hard);
         node.cri_endpoint.clone_from(&run.cri_endpoint);
+        (node.registries, node.image_gc) = (Arc::new(registries), run.image_gc());
         if server.data_dir() == std::path::Path::new(MACHINE_LOGS.0) {
             node.log_root = Some(MACHINE_LOGS.1.into());
         }

@@ -99,4 +99,22 @@ pub enum PullError {
         /// Why.
         source: ArtifactError,
     },
+    /// Neither the registry nor any of its mirrors gives it.
+    #[error("{source} (and before that {mirrors})")]
+    Everywhere {
+        /// How it failed at the registry itself.
+        source: Box<PullError>,
+        /// What the mirrors said.
+        mirrors: String,
+    },
+}
+
+impl PullError {
+    /// How the pull failed at the registry itself.
+    pub fn of_registry(&self) -> &Self {
+        match self {
+            Self::Everywhere { source, .. } => source,
+            error => error,
+        }
+    }
 }

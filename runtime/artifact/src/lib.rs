@@ -1,21 +1,28 @@
-//! shell: Wasm images: names, the store on disk, pulls from OCI registries, imports from files. It checks digests and that a
-//! file is a component; it never compiles or runs one.
+//! shell: images: names, registries and how they are reached, archives; and the store of Wasm images on disk. It checks digests
+//! and that a file is a component; it never compiles or runs one, and keeps no image for containers.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+mod archive;
 mod digest;
 mod error;
 mod import;
 mod inspect;
 mod manifest;
+mod oci;
 mod pull;
 mod reference;
+mod registries;
 mod store;
 mod tar;
 
+pub use archive::{Archive, ArchivedImage};
 pub use digest::Digest;
 pub use error::{ArtifactError, PullError};
+pub use import::Contents;
 pub use inspect::{FileKind, inspect};
-pub use pull::{Credential, PullOptions, Pulled, Puller};
+pub use oci::{Content, Document, Part};
+pub use pull::{Blob, Logins, PullOptions, Pulled, Puller, Remote, Search};
 pub use reference::{ImageReference, InvalidReference};
+pub use registries::{Registries, RegistriesError};
 pub use store::{Image, ImageStore, Pinned, StoreLimits};

@@ -1,70 +1,45 @@
-//! Pulls Wasm images from OCI registries: credentials in the order given, then none; digests and sizes are checked; one pull
-//! of a reference at a time. It keeps no tokens, so that no pod profits from another one's credentials.
+//! Pulls images from OCI registries: at each of their places, with each login in the order given; digests and sizes are checked;
+//! one pull of a reference at a time. It keeps no tokens, so that no pod profits from another one's credentials.
 
 mod registry;
+mod search;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
+use reqwest::{Client, ClientBuilder};
 
-use self::registry::{Login, Registry, Transport, blob_time};
-
+pub use self::{
+    registry::Blob,
+    search::{Remote, Search},
+};
 use crate::{
-    ArtifactError, Digest, Image, ImageReference, ImageStore, PullError,
-    manifest::{ComponentLayer, DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST, Manifest},
+    ArtifactError, Digest, Image, ImageReference, ImageStore, PullError, Registries,
+    manifest::{ComponentLayer, Manifest},
     store::{Incoming, Pinned},
 };
 
 /// Pulls at once; more wait.
 const MAX_PULLS: usize = 8;
 
+/// How long a registry may take to answer, and to send the next bytes.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A login: user name and password.
+pub(crate) type Login = (String, String);
+
+/// The logins to try for a repository (`ghcr.io/team/hello`), in order; none is without a login.
+pub type Logins<'a> = dyn Fn(&str) -> Vec<(String, String)> + Send + Sync + 'a;
+
 /// How to reach registries.
 #[derive(Debug, Clone, Default)]
 pub struct PullOptions {
-    /// Registries (`host[:port]`) spoken to without TLS, besides those on this machine.
-    pub insecure_registries: Vec<String>,
-}
-
-/// One registry login.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credential {
-    /// Host and optional path prefix; the host may start with `*.`.
-    pub registry: String,
-    /// User name.
-    pub username: String,
-    /// Password or token.
-    pub password: String,
-}
-
-impl std::fmt::Debug for Credential {
-    /// Never prints the password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("registry", &self.registry).finish_non_exhaustive()
-    }
-}
-
-impl Credential {
-    /// Whether it is meant for this image.
-    pub fn fits(&self, reference: &ImageReference) -> bool {
-        let registry = self.registry.trim_start_matches("https://").trim_start_matches("http://");
-        let registry = registry.trim_end_matches('/');
-        // What `docker login` writes for Docker Hub.
-        let registry = registry.strip_suffix("/v1").or(registry.strip_suffix("/v2")).unwrap_or(registry);
-        let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
-        let (host, path) = registry.split_once('/').unwrap_or((registry, ""));
-        let host_fits = match host.strip_prefix("*.") {
-            Some(domain) => {
-                reference.registry().split_once('.').is_some_and(|(first, rest)| !first.is_empty() && rest == domain)
-            }
-            None => host == reference.registry(),
-        };
-        let rest = reference.path().strip_prefix(path);
-        host_fits && (path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-    }
+    /// Mirrors, logins and certificates.
+    pub registries: Arc<Registries>,
 }
 
 /// A finished pull.
@@ -81,43 +56,71 @@ pub struct Pulled {
 pub struct Puller {
     store: Arc<ImageStore>,
     options: PullOptions,
+    /// The client for hosts of which nothing is said, from its first use.
+    client: OnceLock<Client>,
     permits: tokio::sync::Semaphore,
     under_way: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// What a client has whatever host it is for.
+pub(crate) fn client() -> ClientBuilder {
+    // The client takes the process' provider; somebody else may have set it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let agent = concat!("coracle/", env!("CARGO_PKG_VERSION"));
+    Client::builder().connect_timeout(TIMEOUT).read_timeout(TIMEOUT).user_agent(agent)
 }
 
 impl Puller {
     /// A puller into `store`.
     pub fn new(store: Arc<ImageStore>, options: PullOptions) -> Self {
-        // The registry client takes the process' provider; somebody else may have set it.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let permits = tokio::sync::Semaphore::new(MAX_PULLS);
-        Self { store, options, permits, under_way: Mutex::new(HashMap::new()) }
+        Self { store, options, client: OnceLock::new(), permits, under_way: Mutex::new(HashMap::new()) }
     }
 
-    /// Asks the registry for the image and fetches what the store does not have of it.
-    pub async fn pull(&self, reference: &ImageReference, credentials: &[Credential]) -> Result<Pulled, PullError> {
-        let turn = self.turn(reference);
-        let _turn = turn.lock().await;
-        let _permit = self.permits.acquire().await.map_err(|_| PullError::Unavailable {
-            reference: reference.to_string(),
-            message: "the node is shutting down".into(),
-        })?;
+    /// What is said of registries.
+    pub fn registries(&self) -> &Registries {
+        &self.options.registries
+    }
+
+    /// Asks for the image and fetches what the store does not have of it. It must be a component.
+    pub async fn pull(&self, reference: &ImageReference, logins: &Logins<'_>) -> Result<Pulled, PullError> {
+        let mut search = self.search(reference, logins).await?;
         let start = Instant::now();
-        let mut denied = None;
-        let logins = credentials
-            .iter()
-            .filter(|credential| credential.fits(reference))
-            .map(|credential| Some((credential.username.clone(), credential.password.clone())));
-        for login in logins.chain([None]) {
-            match self.pull_as(reference, login.as_ref()).await {
+        loop {
+            let tried = async { Fetch { remote: search.log_in().await?, reference, store: &self.store }.run().await };
+            match tried.await {
                 Ok(image) => return Ok(Pulled { image, took: start.elapsed() }),
-                Err(error @ PullError::Denied { .. }) => {
-                    denied.get_or_insert(error);
-                }
-                Err(error) => return Err(error),
+                Err(error) => search.failed(error)?,
             }
         }
-        Err(denied.expect("every attempt was denied, and there was one at least"))
+    }
+
+    /// Waits for the turn of a pull and begins to look for its image.
+    pub async fn search<'a>(
+        &'a self,
+        reference: &'a ImageReference,
+        logins: &Logins<'_>,
+    ) -> Result<Search<'a>, PullError> {
+        let turn = self.turn(reference).lock_owned().await;
+        let unavailable =
+            |message: &str| PullError::Unavailable { reference: reference.to_string(), message: message.into() };
+        let permit = self.permits.acquire().await.map_err(|_| unavailable("the node is shutting down"))?;
+        let failed = |message: String| PullError::Registry { reference: reference.to_string(), message };
+        let endpoints = self.options.registries.endpoints(reference).map_err(failed)?;
+        let limit = self.store.limits().max_manifest_bytes;
+        Ok(Search::new(reference, endpoints, logins, self.client(reference)?, limit).holding(turn, permit))
+    }
+
+    fn client(&self, reference: &ImageReference) -> Result<&Client, PullError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let failed = |error: reqwest::Error| PullError::Registry {
+            reference: reference.to_string(),
+            message: registry::causes(&error),
+        };
+        let client = client().build().map_err(failed)?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// The lock of a reference, so that two pods that start together pull once.
@@ -132,19 +135,10 @@ impl Puller {
         under_way.insert(key, Arc::downgrade(&turn));
         turn
     }
-
-    async fn pull_as(&self, reference: &ImageReference, login: Option<&Login>) -> Result<Image, PullError> {
-        let host = reference.registry();
-        let plain = is_local(host) || self.options.insecure_registries.iter().any(|insecure| insecure == host);
-        let transport = if plain { Transport::Plain } else { Transport::Tls };
-        let mut registry = Registry::new(reference, transport)?;
-        registry.log_in(login).await?;
-        Fetch { registry, reference, store: &self.store }.run().await
-    }
 }
 
 /// Registries on this machine are spoken to without TLS, as Docker and containerd do.
-fn is_local(registry: &str) -> bool {
+pub(crate) fn is_local(registry: &str) -> bool {
     let host = match registry.strip_prefix('[') {
         Some(rest) => rest.split_once(']').map_or(rest, |(host, _)| host),
         None => registry.split_once(':').map_or(registry, |(host, _)| host),
@@ -152,24 +146,23 @@ fn is_local(registry: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// One attempt of a pull, with one login.
+/// One attempt of a pull, at one place with one login.
 struct Fetch<'a> {
-    registry: Registry<'a>,
+    remote: Remote<'a>,
     reference: &'a ImageReference,
     store: &'a Arc<ImageStore>,
 }
 
 impl Fetch<'_> {
     async fn run(&self) -> Result<Image, PullError> {
-        let tag = self.reference.tag().unwrap_or("latest");
-        let (id, json) = self.manifest(tag, self.reference.digest()).await?;
+        let (id, json) = self.remote.manifest(None).await?;
         let mut manifests = vec![json];
         let mut manifest = Manifest::parse(&manifests[0]).map_err(|error| self.artifact_error(error))?;
         if manifest.is_index() {
             let entry = manifest.wasm_entry().map_err(|error| self.artifact_error(error))?;
             let digest =
                 Digest::parse(&entry.digest).ok_or_else(|| self.malformed("the index names no sha256 digest"))?;
-            let (_, json) = self.manifest(tag, Some(&digest)).await?;
+            let (_, json) = self.remote.manifest(Some(&digest)).await?;
             manifest = Manifest::parse(&json).map_err(|error| self.artifact_error(error))?;
             manifests.push(json);
         }
@@ -187,22 +180,6 @@ impl Fetch<'_> {
         blocking(keep).await.map_err(|error| self.artifact_error(error))
     }
 
-    /// A manifest, by digest if one is wanted, and its digest.
-    async fn manifest(&self, tag: &str, wanted: Option<&Digest>) -> Result<(Digest, Vec<u8>), PullError> {
-        let accepted = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(", ");
-        let limit = self.store.limits().max_manifest_bytes;
-        let name = wanted.map_or_else(|| tag.to_owned(), Digest::to_string);
-        let json = self.registry.manifest(&name, &accepted, limit).await?;
-        let found = Digest::of(&json);
-        match wanted {
-            Some(wanted) if *wanted != found => {
-                let what = "the manifest".to_owned();
-                Err(self.artifact_error(ArtifactError::DigestMismatch { what, expected: wanted.clone(), found }))
-            }
-            _ => Ok((found, json)),
-        }
-    }
-
     /// Fetches the component, unless the store has it.
     async fn layer(&self, layer: &ComponentLayer) -> Result<(), PullError> {
         let limit = self.store.limits().max_component_bytes;
@@ -213,18 +190,16 @@ impl Fetch<'_> {
         if self.store.has_blob(&layer.digest) {
             return Ok(());
         }
-        let fetch = self.fetch(layer);
-        let slow = |_| self.registry.unavailable("the registry sends the component too slowly".to_owned());
-        let incoming = tokio::time::timeout(blob_time(layer.bytes), fetch).await.map_err(slow)??;
+        let incoming = self.fetch(layer).await?;
         let (store, digest) = (self.store.clone(), layer.digest.clone());
         let kept = blocking(move || store.keep(incoming, Some(&digest))).await;
         kept.map(|_| ()).map_err(|error| self.artifact_error(error))
     }
 
     async fn fetch(&self, layer: &ComponentLayer) -> Result<Incoming, PullError> {
-        let mut blob = self.registry.blob(&layer.digest).await?;
+        let mut blob = self.remote.blob(&layer.digest, layer.bytes).await?;
         let mut incoming = self.store.incoming().map_err(|error| self.artifact_error(error))?;
-        while let Some(chunk) = self.registry.chunk(&mut blob).await? {
+        while let Some(chunk) = blob.chunk().await? {
             let written = blocking(move || {
                 incoming.write("the component", &chunk)?;
                 Ok(incoming)

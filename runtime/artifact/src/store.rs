@@ -5,8 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Read, Write},
-    path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
+    path::{Path, PathBuf},
 };
 
 use parking_lot::Mutex;
@@ -57,8 +56,6 @@ pub struct Image {
     pub repo_digests: BTreeSet<String>,
     /// Whether it is kept when nothing uses it.
     pub pinned: Pinned,
-    /// Seconds since 1970 when it was last used or came.
-    pub last_used_seconds: u64,
     /// All its blobs.
     blobs: BTreeSet<Digest>,
 }
@@ -91,6 +88,11 @@ impl ImageStore {
         let store = Self { directory, limits, images: Mutex::new(images) };
         store.sweep()?;
         Ok(store)
+    }
+
+    /// Where the images are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The bounds.
@@ -129,13 +131,6 @@ impl ImageStore {
     /// Where the image's component is.
     pub fn component_path(&self, image: &Image) -> PathBuf {
         self.blob_path(&image.component)
-    }
-
-    /// Notes that an image is used now. It reaches the disk with the next change.
-    pub fn note_use(&self, id: &Digest) {
-        if let Some(image) = self.images.lock().get_mut(id) {
-            image.last_used_seconds = now_seconds();
-        }
     }
 
     /// Removes an image, or one of its names when it has others, and answers the bytes that came free.
@@ -239,10 +234,8 @@ impl ImageStore {
             names: BTreeSet::new(),
             repo_digests: BTreeSet::new(),
             pinned,
-            last_used_seconds: 0,
             blobs,
         });
-        image.last_used_seconds = now_seconds();
         if pinned == Pinned::Yes {
             image.pinned = pinned;
         }
@@ -378,10 +371,6 @@ impl Drop for Incoming {
         // Gone already when the blob was kept.
         let _ = fs::remove_file(&self.path);
     }
-}
-
-fn now_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-const SOURCES: [&str; 2] = ["runtime.v1.proto", "events.v1.proto"];
+const SOURCES: [&str; 5] =
+    ["runtime.v1.proto", "events.v1.proto", "content.v1.proto", "images.v1.proto", "leases.v1.proto"];
 
 fn main() -> Result<()> {
     let check = match std::env::args().nth(1).as_deref() {

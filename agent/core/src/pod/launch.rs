@@ -11,7 +11,7 @@ use super::{
     containers::{Ended, Role, Run, State, Turn, Wait},
 };
 use crate::{
-    credentials::credentials,
+    credentials::Keyring,
     effect::{Effect, SubPath, SubPathResult},
     env::{self, Environment, ServiceVariables, Sources},
     event::EventKind,
@@ -54,8 +54,8 @@ impl PodMachine {
         }
         self.slots[index].changed = false;
         let mut wants = env::references(self.container(index));
-        for secret in self.spec().image_pull_secrets.iter().flatten() {
-            wants.secret(&secret.name);
+        for name in self.pull_secrets() {
+            wants.secret(name);
         }
         if wants.is_empty() {
             self.begin_pull(index, Sources::default());
@@ -74,16 +74,35 @@ impl PodMachine {
     }
 
     fn begin_pull(&mut self, index: usize, sources: Sources) {
-        let names = self.spec().image_pull_secrets.iter().flatten();
-        let found = names.filter_map(|secret| sources.secrets.get(&secret.name).and_then(Option::as_deref));
-        let credentials = found.flat_map(credentials).collect();
+        let keyring = self.keyring(&sources);
         let container = self.container(index);
         let image = container.image.clone().unwrap_or_default();
         let policy = pull_policy(container);
         let key = self.key(index);
         self.slots[index].asked_image.clone_from(&image);
         self.slots[index].state = State::Pulling(Box::new(sources));
-        self.command(Command::Pull(Box::new(PullRequest { key, image, policy, credentials })));
+        self.command(Command::Pull(Box::new(PullRequest { key, image, policy, keyring })));
+    }
+
+    /// The names of the pod's pull secrets. The API takes ones without a name, and the kubelet passes them over.
+    fn pull_secrets(&self) -> impl Iterator<Item = &str> {
+        let all = self.spec().image_pull_secrets.iter().flatten();
+        all.map(|secret| secret.name.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// The logins of the pod's pull secrets. Without one that is not there the pull may succeed all the same.
+    fn keyring(&mut self, sources: &Sources) -> Keyring {
+        let found = |name: &str| sources.secrets.get(name).and_then(Option::as_deref);
+        let keyring = Keyring::of(self.pull_secrets().filter_map(found));
+        let missing: Vec<&str> = self.pull_secrets().filter(|name| found(name).is_none()).collect();
+        if !missing.is_empty() {
+            let message = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                missing.join(", ")
+            );
+            self.event(None, EventKind::Warning, "FailedToRetrieveImagePullSecret", message);
+        }
+        keyring
     }
 
     pub(super) fn pulling(&mut self, key: &ContainerKey) {

@@ -424,6 +424,7 @@ fn container_id(key: &ContainerKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Keyring;
 
     fn now(millis: u64) -> Now {
         Now::virtual_at(Timestamp::UNIX_EPOCH, Duration::from_millis(millis))
@@ -431,7 +432,7 @@ mod tests {
 
     fn pull(image: &str, policy: PullPolicy) -> Command {
         let key = ContainerKey { pod: PodUid::new("u"), name: "c".into(), attempt: 0 };
-        Command::Pull(Box::new(PullRequest { key, image: image.into(), policy, credentials: Vec::new() }))
+        Command::Pull(Box::new(PullRequest { key, image: image.into(), policy, keyring: Keyring::default() }))
     }
 
     fn drain(fake: &mut Fake) -> Vec<Report> {

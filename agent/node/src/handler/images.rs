@@ -1,10 +1,11 @@
-//! `/images`: list, import, pull, remove. Errors are `{"error": "what to do"}`. An upload goes to disk as it comes, under a
+//! `/images`: list, import, pull, remove, of both sorts. Errors are `{"error": "what to do"}`. An upload goes to disk as it comes, under a
 //! limit, never into memory.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use coracle_artifact::{Image, ImageReference};
+use coracle_agent_core::workload::ImageInfo;
+use coracle_artifact::{Contents, Image, ImageReference};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use super::{BoxError, Handler, NodeBody, Refused, json_answer, query};
+use crate::runtimes::Pulled;
 
 /// Largest file that can be imported.
 const MAX_IMPORT_BYTES: u64 = 4 << 30;
@@ -27,7 +29,7 @@ impl Handler {
         let parameters = query(request.uri().query().unwrap_or_default());
         let path = request.uri().path().to_owned();
         let answer = match (request.method().clone(), path.as_str()) {
-            (Method::GET, "/images") => Ok(list(&self.inner.wasm.image_store().list())),
+            (Method::GET, "/images") => Ok(self.list().await),
             (Method::POST, "/images/import") => {
                 self.import(request, parameters.get("name").map(String::as_str).unwrap_or_default()).await
             }
@@ -50,15 +52,33 @@ impl Handler {
     {
         let name = if name.is_empty() { None } else { Some(reference(name)?) };
         let file = self.receive(request).await?;
-        let (store, path) = (self.inner.wasm.image_store().clone(), file.0.clone());
-        let imported = tokio::task::spawn_blocking(move || store.import_file(&path, name.as_ref()));
-        let images = imported.await.map_err(internal)?.map_err(|error| {
-            // The file has a name of ours; what the user knows is that it was sent.
-            let message = error.to_string().replace(&file.0.display().to_string(), "the file");
-            (StatusCode::UNPROCESSABLE_ENTITY, message)
-        })?;
+        // The file has a name of ours; what the user knows is that it was sent.
+        let path = file.0.clone();
+        let shown = path.display().to_string();
+        let refused = move |words: String| (StatusCode::UNPROCESSABLE_ENTITY, words.replace(&shown, "the file"));
+        let looked = tokio::task::spawn_blocking(move || Contents::of(&path, name.as_ref())).await.map_err(internal)?;
+        let contents = Arc::new(looked.map_err(|error| refused(error.to_string()))?);
+        if contents.containers().is_some() {
+            // Told before anything is kept.
+            self.inner.runtimes.takes_containers().map_err(&refused)?;
+        }
+        let (store, components) = (self.inner.wasm.image_store().clone(), contents.clone());
+        let imported = tokio::task::spawn_blocking(move || store.import(&components)).await.map_err(internal)?;
+        let mut images: Vec<Value> =
+            imported.map_err(|error| refused(error.to_string()))?.iter().map(component).collect();
+        if let Some((archive, containers)) = contents.containers() {
+            let imported = self.inner.runtimes.import(archive, containers).await.map_err(refused)?;
+            images.extend(imported.iter().map(container));
+        }
         self.changed();
-        Ok(list(&images))
+        Ok(json!({ "images": images }))
+    }
+
+    async fn list(&self) -> Value {
+        let components = self.inner.wasm.image_store().list();
+        let containers = self.inner.runtimes.container_images().await;
+        let images: Vec<Value> = components.iter().map(component).chain(containers.iter().map(container)).collect();
+        json!({ "images": images })
     }
 
     async fn receive<B>(&self, request: Request<B>) -> Result<Received, (StatusCode, String)>
@@ -98,17 +118,20 @@ impl Handler {
             Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|_| bad(&"the request cannot be read"))?;
         let wanted: Value = serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(&error))?;
         let reference = reference(wanted["reference"].as_str().unwrap_or_default())?;
-        let pulled = self.inner.wasm.puller().pull(&reference, &[]).await;
-        let image = pulled.map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string()))?.image;
+        let pulled = self.inner.runtimes.pull_by_hand(&reference).await;
+        let image = pulled.map_err(|error| (StatusCode::BAD_GATEWAY, error))?;
         self.changed();
-        Ok(shown(&image))
+        Ok(match image {
+            Pulled::Component(image) => component(&image),
+            Pulled::Container(image) => container(&image),
+        })
     }
 
     async fn remove(&self, name: &str) -> Result<Value, (StatusCode, String)> {
         use coracle_agent_core::Workload;
         let reference = reference(name)?;
         let image = self.inner.wasm.image_store().resolve(&reference);
-        let image = image.ok_or_else(|| (StatusCode::NOT_FOUND, format!("there is no image {name:?} on this node")))?;
+        let Some(image) = image else { return self.remove_container_image(name, &reference).await };
         if reference.digest().is_none() && image.names.len() > 1 {
             // Another name holds the image: only this one goes, also while the image is in use.
             let store = self.inner.wasm.image_store().clone();
@@ -118,6 +141,18 @@ impl Handler {
         }
         match self.inner.wasm.remove_image(image.id.as_str()).await {
             Ok(freed) => Ok(json!({ "freedBytes": freed })),
+            Err(error) => Err((StatusCode::CONFLICT, error.to_string())),
+        }
+    }
+
+    async fn remove_container_image(
+        &self,
+        name: &str,
+        reference: &ImageReference,
+    ) -> Result<Value, (StatusCode, String)> {
+        match self.inner.runtimes.remove_container_image(&reference.to_string()).await {
+            Ok(Some(freed)) => Ok(json!({ "freedBytes": freed })),
+            Ok(None) => Err((StatusCode::NOT_FOUND, format!("there is no image {name:?} on this node"))),
             Err(error) => Err((StatusCode::CONFLICT, error.to_string())),
         }
     }
@@ -146,15 +181,17 @@ fn internal(error: impl std::fmt::Display) -> (StatusCode, String) {
     (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 
-fn list(images: &[Image]) -> Value {
-    json!({ "images": images.iter().map(shown).collect::<Vec<_>>() })
+fn component(image: &Image) -> Value {
+    shown("wasm", &image.names, image.id.as_str(), image.size_bytes)
 }
 
-fn shown(image: &Image) -> Value {
-    json!({
-        "references": image.names,
-        "digest": image.id.as_str(),
-        "sizeBytes": image.size_bytes,
-        "kind": "wasm",
-    })
+fn container(image: &ImageInfo) -> Value {
+    // Its digests follow from its tags for whoever asks the registry; alone they are what it is known by.
+    let (digests, tags): (Vec<&String>, Vec<&String>) = image.names.iter().partition(|name| name.contains('@'));
+    let names = if tags.is_empty() { digests } else { tags };
+    shown("oci", &names, &image.image_id, image.size_bytes)
+}
+
+fn shown(kind: &str, references: &impl serde::Serialize, digest: &str, bytes: u64) -> Value {
+    json!({ "references": references, "digest": digest, "sizeBytes": bytes, "kind": kind })
 }

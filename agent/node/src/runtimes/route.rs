@@ -1,7 +1,7 @@
 //! Which runtime an image is for: `runtimeClassName: wasm` says it, else whoever has the image, else its manifest.
 
 use coracle_agent_core::workload::{Command, ContainerKey, PullPolicy, PullRequest, SandboxSpec, Workload};
-use coracle_artifact::{ArtifactError, Credential, ImageReference, PullError};
+use coracle_artifact::{ArtifactError, ImageReference, PullError};
 
 use super::{Runtimes, Which};
 
@@ -61,16 +61,8 @@ impl Runtimes {
         if request.policy == PullPolicy::Never || oci.has_image(&reference.to_string()).await {
             return Which::Oci;
         }
-        let credentials: Vec<Credential> = request
-            .credentials
-            .iter()
-            .map(|known| Credential {
-                registry: known.registry.clone(),
-                username: known.username.clone(),
-                password: known.password.clone(),
-            })
-            .collect();
-        match self.inner.wasm.puller().pull(&reference, &credentials).await {
+        let logins = |repository: &str| request.keyring.lookup(repository).unwrap_or_default();
+        match self.inner.wasm.puller().pull(&reference, &logins).await {
             Ok(_) => Which::Wasm,
             Err(PullError::Artifact { source: ArtifactError::TooBig { .. } | ArtifactError::Io { .. }, .. }) => {
                 Which::Wasm

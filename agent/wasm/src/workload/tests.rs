@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use coracle_agent_core::credentials::Keyring;
 use coracle_agent_core::workload::{
     Access, DnsSpec, ExecRequest, Exit, ExitReason, Mount, NamespaceSpec, Port, Protocol, PullFailure, PullPolicy,
     PullRequest, ResourceLimits, SecuritySpec, StdioSpec, TerminationMessage, Ticket,
@@ -19,6 +20,10 @@ use tokio::{
 };
 
 use super::*;
+
+fn contents(path: &std::path::Path, name: &str) -> coracle_artifact::Contents {
+    coracle_artifact::Contents::of(path, Some(&name.parse().unwrap())).unwrap()
+}
 
 mod wasi_0_3;
 
@@ -108,7 +113,7 @@ impl Setup {
     fn import(&self, path: &str) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let images = self.workload.image_store().import_file(&path, Some(&name.parse().unwrap())).unwrap();
+        let images = self.workload.image_store().import(&contents(&path, name)).unwrap();
         images[0].id.to_string()
     }
 
@@ -464,7 +469,7 @@ async fn starts_that_cannot_be_say_why() {
     let import = |name: &str, wat: &str| {
         let path = setup.folder.path().join("x.wasm");
         std::fs::write(&path, wat::parse_str(wat).unwrap()).unwrap();
-        store.import_file(&path, Some(&name.parse().unwrap())).unwrap()[0].id.to_string()
+        store.import(&contents(&path, name)).unwrap()[0].id.to_string()
     };
     let foreign = import("foreign", r#"(component (import "a:b/c@1.0.0" (instance)) (import "a:b/f" (func)))"#);
     let nothing = import("nothing", "(component)");
@@ -507,7 +512,7 @@ async fn images_are_found_by_policy() {
     let id = setup.import(HELLO);
     let key = ContainerKey { pod: setup.pod.clone(), name: "app".into(), attempt: 0 };
     let pull = |image: &str, policy| {
-        let request = PullRequest { key: key.clone(), image: image.into(), policy, credentials: Vec::new() };
+        let request = PullRequest { key: key.clone(), image: image.into(), policy, keyring: Keyring::default() };
         Command::Pull(Box::new(request))
     };
     setup.workload.submit(pull("hello", PullPolicy::IfNotPresent));
@@ -559,7 +564,7 @@ async fn a_command_of_wasi_0_3_runs_too() {
         );
         let path = setup.folder.path().join("p3.wasm");
         std::fs::write(&path, wat::parse_str(wat).unwrap()).unwrap();
-        let images = setup.workload.image_store().import_file(&path, Some(&"p3".parse().unwrap())).unwrap();
+        let images = setup.workload.image_store().import(&contents(&path, "p3")).unwrap();
         let mut spec = setup.spec(HELLO, &format!("app-{number}"), &[]);
         spec.image_id = images[0].id.to_string();
         assert_eq!(setup.run(&spec).await.code, code);

@@ -6,10 +6,8 @@ use std::time::Duration;
 use reqwest::{Client, Response, StatusCode, Url, header};
 use serde::Deserialize;
 
+use super::{Login, TIMEOUT};
 use crate::{ArtifactError, Digest, ImageReference, PullError};
-
-/// How long a registry may take to answer, and to send the next bytes.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Most bytes of an answer that grants a login; tokens have a few thousand.
 const MAX_TOKEN_BYTES: u64 = 256 * 1024;
@@ -22,18 +20,14 @@ const MAX_ERROR_BYTES: u64 = 16 * 1024;
 const BLOB_TIME: Duration = Duration::from_secs(120);
 const MIN_BYTES_PER_SECOND: u64 = 16 * 1024;
 
-/// Where Docker Hub really is.
-const DOCKER_HUB: (&str, &str) = ("docker.io", "index.docker.io");
-
-/// A login: user name and password.
-pub(super) type Login = (String, String);
-
 /// A registry, as one image's pull with one login sees it.
 pub(super) struct Registry<'a> {
     client: Client,
     reference: &'a ImageReference,
     /// `https://HOST/v2/`.
     base: Url,
+    /// The repository's path there.
+    path: String,
     authorization: Option<header::HeaderValue>,
 }
 
@@ -55,26 +49,9 @@ struct Complaint {
     message: String,
 }
 
-/// Whether a registry is spoken to without TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
-    Plain,
-    Tls,
-}
-
 impl<'a> Registry<'a> {
-    pub(super) fn new(reference: &'a ImageReference, transport: Transport) -> Result<Self, PullError> {
-        let failed = |message: String| PullError::Registry { reference: reference.to_string(), message };
-        let client = Client::builder()
-            .connect_timeout(TIMEOUT)
-            .read_timeout(TIMEOUT)
-            .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| failed(causes(&error)))?;
-        let scheme = if transport == Transport::Plain { "http" } else { "https" };
-        let host = if reference.registry() == DOCKER_HUB.0 { DOCKER_HUB.1 } else { reference.registry() };
-        let base = Url::parse(&format!("{scheme}://{host}/v2/")).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { client, reference, base, authorization: None })
+    pub(super) fn new(reference: &'a ImageReference, client: Client, base: Url, path: String) -> Self {
+        Self { client, reference, base, path, authorization: None }
     }
 
     /// Does what the registry wants done before it lets anybody pull.
@@ -100,7 +77,7 @@ impl<'a> Registry<'a> {
         if url.scheme() != "https" && self.base.scheme() == "https" {
             return Err(self.failed(format!("the registry wants the password sent in the clear, to {realm:?}")));
         }
-        url.query_pairs_mut().append_pair("scope", &format!("repository:{}:pull", self.reference.path()));
+        url.query_pairs_mut().append_pair("scope", &format!("repository:{}:pull", self.path));
         if let Some(service) = service {
             url.query_pairs_mut().append_pair("service", service);
         }
@@ -126,18 +103,19 @@ impl<'a> Registry<'a> {
         self.body("the manifest", answer, limit).await
     }
 
-    /// A blob, to be read piece by piece.
-    pub(super) async fn blob(&self, digest: &Digest) -> Result<Response, PullError> {
-        self.get(&format!("blobs/{digest}"), None).await
+    /// A blob of this size, to be read piece by piece.
+    pub(super) async fn blob(&self, digest: &Digest, bytes: u64) -> Result<Blob, PullError> {
+        let until = tokio::time::Instant::now() + blob_time(bytes);
+        let answer = self.get(&format!("blobs/{digest}"), None).await?;
+        Ok(Blob { answer, reference: self.reference.to_string(), until, left: bytes })
     }
 
-    /// The next piece of a blob.
-    pub(super) async fn chunk(&self, blob: &mut Response) -> Result<Option<bytes::Bytes>, PullError> {
-        blob.chunk().await.map_err(|error| self.away(&error))
+    async fn chunk(&self, answer: &mut Response) -> Result<Option<bytes::Bytes>, PullError> {
+        answer.chunk().await.map_err(|error| self.away(&error))
     }
 
     async fn get(&self, path: &str, accept: Option<&str>) -> Result<Response, PullError> {
-        let path = format!("{}/{path}", self.reference.path());
+        let path = format!("{}/{path}", self.path);
         let url = self.base.join(&path).map_err(|error| self.failed(error.to_string()))?;
         let mut request = self.client.get(url);
         if let Some(accept) = accept {
@@ -213,7 +191,7 @@ impl<'a> Registry<'a> {
         self.unavailable(causes(error))
     }
 
-    pub(super) fn unavailable(&self, message: String) -> PullError {
+    fn unavailable(&self, message: String) -> PullError {
         PullError::Unavailable { reference: self.reference.to_string(), message }
     }
 
@@ -222,8 +200,36 @@ impl<'a> Registry<'a> {
     }
 }
 
+/// A blob that comes.
+pub struct Blob {
+    answer: Response,
+    reference: String,
+    until: tokio::time::Instant,
+    /// Bytes that are still to come.
+    left: u64,
+}
+
+impl Blob {
+    /// Its next piece; `None` after the last. One that is larger than was said, or comes too slowly, is given up.
+    pub async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, PullError> {
+        let reference = || self.reference.clone();
+        let next =
+            tokio::time::timeout_at(self.until, self.answer.chunk()).await.map_err(|_| PullError::Unavailable {
+                reference: reference(),
+                message: "the registry sends a blob too slowly".to_owned(),
+            })?;
+        let next = next.map_err(|error| PullError::Unavailable { reference: reference(), message: causes(&error) })?;
+        let Some(chunk) = next else { return Ok(None) };
+        self.left = self.left.checked_sub(chunk.len() as u64).ok_or_else(|| PullError::Artifact {
+            reference: reference(),
+            source: ArtifactError::Malformed("a blob is larger than the manifest says".to_owned()),
+        })?;
+        Ok(Some(chunk))
+    }
+}
+
 /// The longest that a blob of this size may take.
-pub(super) fn blob_time(bytes: u64) -> Duration {
+fn blob_time(bytes: u64) -> Duration {
     BLOB_TIME + Duration::from_secs(bytes / MIN_BYTES_PER_SECOND)
 }
 
@@ -258,7 +264,7 @@ fn challenge(text: &str) -> Option<(String, Option<String>)> {
 }
 
 /// An error with what caused it: the client's own message leaves out the reason.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

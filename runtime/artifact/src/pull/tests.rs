@@ -11,7 +11,14 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::*;
-use crate::{StoreLimits, manifest::for_component};
+use crate::{
+    StoreLimits,
+    manifest::{MANIFEST, for_component},
+};
+
+fn anonymous(_: &str) -> Vec<Login> {
+    Vec::new()
+}
 
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0 and more";
 
@@ -23,6 +30,7 @@ const BASIC: &str = "Basic dXNlcjpzZWNyZXQ=";
 struct Registry {
     content: BTreeMap<String, Vec<u8>>,
     needs_login: bool,
+    needs_token: bool,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
@@ -39,12 +47,24 @@ impl Registry {
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
-        self.requests.lock().push(path.clone());
+        self.requests.lock().push(request.uri().to_string());
         let respond = |status: StatusCode, body: Vec<u8>| {
             let response = Response::builder().status(status).header("content-type", MANIFEST);
             response.header("www-authenticate", "Basic realm=\"x\"").body(Full::new(body.into())).unwrap()
         };
         let login = request.headers().get("authorization").is_some_and(|value| value == BASIC);
+        if self.needs_token {
+            let host = request.headers()["host"].to_str().unwrap();
+            let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"s\"");
+            let bearer = request.headers().get("authorization").is_some_and(|value| value == "Bearer granted");
+            let unauthorized =
+                || Response::builder().status(StatusCode::UNAUTHORIZED).header("www-authenticate", challenge.clone());
+            match (path.as_str(), login, bearer) {
+                ("/token", true, _) => return respond(StatusCode::OK, br#"{"token":"granted"}"#.to_vec()),
+                (_, _, true) => {}
+                _ => return unauthorized().body(Full::default()).unwrap(),
+            }
+        }
         if self.needs_login && !login {
             return respond(StatusCode::UNAUTHORIZED, Vec::new());
         }
@@ -101,7 +121,7 @@ impl Setup {
     }
 
     async fn fail(&self, rest: &str) -> PullError {
-        self.puller.pull(&self.reference(rest), &[]).await.unwrap_err()
+        self.puller.pull(&self.reference(rest), &anonymous).await.unwrap_err()
     }
 }
 
@@ -109,7 +129,7 @@ impl Setup {
 async fn an_image_is_pulled_once_and_found_by_tag_and_digest() {
     let setup = Setup::new(Registry::with("v1", COMPONENT), StoreLimits::default()).await;
     let reference = setup.reference(":v1");
-    let pulled = setup.puller.pull(&reference, &[]).await.unwrap();
+    let pulled = setup.puller.pull(&reference, &anonymous).await.unwrap();
     assert_eq!(std::fs::read(setup.store.component_path(&pulled.image)).unwrap(), COMPONENT);
     assert_eq!(setup.store.resolve(&reference), Some(pulled.image.clone()));
     let by_digest = setup.reference(&format!("@{}", pulled.image.id));
@@ -117,8 +137,8 @@ async fn an_image_is_pulled_once_and_found_by_tag_and_digest() {
     assert_eq!(pulled.image.pinned, Pinned::No);
 
     // The second time only the manifest is asked for.
-    setup.puller.pull(&reference, &[]).await.unwrap();
-    setup.puller.pull(&by_digest, &[]).await.unwrap();
+    setup.puller.pull(&reference, &anonymous).await.unwrap();
+    setup.puller.pull(&by_digest, &anonymous).await.unwrap();
     let blobs = setup.requests.lock().iter().filter(|path| path.contains("/blobs/")).count();
     assert_eq!(blobs, 1);
 }
@@ -127,17 +147,55 @@ async fn an_image_is_pulled_once_and_found_by_tag_and_digest() {
 async fn credentials_are_tried_in_order() {
     let registry = Registry { needs_login: true, ..Registry::with("v1", COMPONENT) };
     let setup = Setup::new(registry, StoreLimits::default()).await;
-    let login = |password: &str| Credential {
-        registry: setup.address.to_string(),
-        username: "user".into(),
-        password: password.into(),
+    assert!(matches!(setup.fail(":v1").await, PullError::Denied { .. }));
+    let reference = setup.reference(":v1");
+    let pull = async |passwords: &[&str]| {
+        let of = |password: &&str| ("user".to_owned(), (*password).to_owned());
+        let logins: Vec<Login> = passwords.iter().map(of).collect();
+        let known = reference.repository();
+        setup.puller.pull(&reference, &|repository| if repository == known { logins.clone() } else { Vec::new() }).await
+    };
+    let denied = pull(&["wrong", "older"]).await;
+    assert!(matches!(denied, Err(PullError::Denied { .. })), "{denied:?}");
+    pull(&["wrong", "secret"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_registry_that_gives_tokens_gives_one_for_the_login() {
+    let registry = Registry { needs_token: true, ..Registry::with("v1", COMPONENT) };
+    let setup = Setup::new(registry, StoreLimits::default()).await;
+    let reference = setup.reference(":v1");
+    let pull = async |password: &str| {
+        let logins = vec![("user".to_owned(), password.to_owned())];
+        setup.puller.pull(&reference, &move |_| logins.clone()).await
     };
     assert!(matches!(setup.fail(":v1").await, PullError::Denied { .. }));
-    let elsewhere = Credential { registry: "example.com".into(), ..login("secret") };
-    let reference = setup.reference(":v1");
-    let denied = setup.puller.pull(&reference, &[elsewhere.clone(), login("wrong")]).await;
-    assert!(matches!(denied, Err(PullError::Denied { .. })), "{denied:?}");
-    setup.puller.pull(&reference, &[elsewhere, login("wrong"), login("secret")]).await.unwrap();
+    assert!(matches!(pull("wrong").await, Err(PullError::Denied { .. })));
+    pull("secret").await.unwrap();
+    let asked =
+        setup.requests.lock().iter().any(|path| path == "/token?scope=repository%3Ateam%2Fhello%3Apull&service=s");
+    assert!(asked, "{:?}", setup.requests.lock());
+}
+
+#[tokio::test]
+async fn a_mirror_is_asked_first_under_the_name_it_has_there_and_with_its_own_login() {
+    let mirror = Registry { needs_login: true, ..Registry::with("v1", COMPONENT) }.serve().await;
+    let setup = Setup::new(Registry::default(), StoreLimits::default()).await;
+    let text = format!(
+        "mirrors:\n  {}:\n    endpoint: ['http://127.0.0.1:1', 'http://{mirror}']\n    rewrite: {{'^far/(.*)$': 'team/$1'}}\n\
+         configs:\n  {mirror}: {{auth: {{username: user, password: secret}}}}\n",
+        setup.address
+    );
+    let registries = Arc::new(crate::Registries::of(&text));
+    let puller = Puller::new(setup.store.clone(), PullOptions { registries });
+    let reference: ImageReference = format!("{}/far/hello:v1", setup.address).parse().unwrap();
+    let image = puller.pull(&reference, &anonymous).await.unwrap().image;
+    assert!(image.names.contains(&reference.to_string()), "it has the name it was asked by: {image:?}");
+    assert!(setup.requests.lock().is_empty(), "the registry itself was not asked");
+    let absent: ImageReference = format!("{}/far/absent:v1", setup.address).parse().unwrap();
+    let error = puller.pull(&absent, &anonymous).await.unwrap_err();
+    assert!(matches!(error.of_registry(), PullError::NotFound { .. }), "{error}");
+    assert!(error.to_string().contains(&format!("http://{mirror}/v2/: ")), "{error}");
 }
 
 #[tokio::test]
@@ -207,7 +265,8 @@ async fn of_an_answer_without_end_no_more_is_read_than_it_can_need() {
         let store = Arc::new(ImageStore::open(folder.path(), StoreLimits::default()).unwrap());
         let limit = usize::try_from(store.limits().max_manifest_bytes).unwrap();
         let reference = format!("{address}/team/hello").parse().unwrap();
-        let error = Puller::new(store, PullOptions::default()).pull(&reference, &[]).await.unwrap_err().to_string();
+        let error =
+            Puller::new(store, PullOptions::default()).pull(&reference, &anonymous).await.unwrap_err().to_string();
         assert!(error.contains(refused), "{error}");
         // What the sockets of both sides hold is sent and read by nobody.
         let sent = sent.load(std::sync::atomic::Ordering::Relaxed);
@@ -223,26 +282,11 @@ async fn a_registry_that_is_not_there_is_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(ImageStore::open(folder.path(), StoreLimits::default()).unwrap());
     let reference = format!("{address}/team/hello").parse().unwrap();
-    let error = Puller::new(store, PullOptions::default()).pull(&reference, &[]).await.unwrap_err();
+    let error = Puller::new(store, PullOptions::default()).pull(&reference, &anonymous).await.unwrap_err();
     assert!(matches!(error, PullError::Unavailable { .. }), "{error}");
 }
 
 #[test]
-fn credentials_fit_by_host_and_path() {
-    let reference: ImageReference = "ghcr.io/team/hello".parse().unwrap();
-    let docker: ImageReference = "hello".parse().unwrap();
-    for (registry, reference, fits) in [
-        ("ghcr.io", &reference, true),
-        ("https://ghcr.io/", &reference, true),
-        ("ghcr.io/team", &reference, true),
-        ("ghcr.io/tea", &reference, false),
-        ("*.io", &reference, true),
-        ("other.io", &reference, false),
-        ("https://index.docker.io/v1/", &docker, true),
-        ("docker.io", &docker, true),
-    ] {
-        let credential = Credential { registry: registry.into(), username: String::new(), password: String::new() };
-        assert_eq!(credential.fits(reference), fits, "{registry}");
-    }
+fn registries_of_this_machine_are_known() {
     assert!(is_local("localhost:5000") && is_local("127.0.0.1") && is_local("[::1]:5000") && !is_local("ghcr.io"));
 }
