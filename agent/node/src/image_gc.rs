@@ -81,54 +81,53 @@ impl Collector {
 
     /// Looks at the disks, and says what went wrong. Answers when an image will be old enough that is wanted gone.
     async fn look(&mut self) -> Option<Duration> {
-        match self.collect().await {
-            Ok(()) => {
-                self.failed = false;
-                None
+        let (errors, ripe) = match self.collect().await {
+            Ok(found) => found,
+            Err(error) => (vec![error], None),
+        };
+        for error in &errors {
+            let words = error.to_string();
+            match error {
+                GcError::TooLittle { .. } => self.events.warn("FreeDiskSpaceFailed", &words).await,
+                GcError::Capacity => self.events.warn("InvalidDiskCapacity", &words).await,
+                GcError::Runtime(_) | GcError::Removal { .. } => {}
             }
-            Err((error, ripe)) => {
-                let words = error.to_string();
-                match &error {
-                    GcError::TooLittle { .. } => self.events.warn("FreeDiskSpaceFailed", &words).await,
-                    GcError::Capacity => self.events.warn("InvalidDiskCapacity", &words).await,
-                    GcError::Runtime(_) | GcError::Removal { .. } => {}
-                }
-                tracing::warn!(%error, "images were not collected");
-                if std::mem::replace(&mut self.failed, true) {
-                    self.events.warn("ImageGCFailed", &words).await;
-                }
-                ripe
+            tracing::warn!(%error, "images were not collected");
+            // The kubelet says it from the second time on.
+            if self.failed {
+                self.events.warn("ImageGCFailed", &words).await;
             }
         }
+        self.failed = !errors.is_empty();
+        ripe
     }
 
-    async fn collect(&mut self) -> Result<(), (GcError, Option<Duration>)> {
-        let stored = self.runtimes.stored_images().await.map_err(|error| (error.into(), None))?;
+    /// Collects on each disk; what went wrong on any of them, and when the next image will be old enough.
+    async fn collect(&mut self) -> Result<(Vec<GcError>, Option<Duration>), GcError> {
+        let stored = self.runtimes.stored_images().await?;
         let images: Vec<ImageInfo> = stored.iter().flat_map(|stored| &stored.images).cloned().collect();
         let in_use: BTreeSet<String> = stored.iter().flat_map(|stored| &stored.in_use).cloned().collect();
         let now = self.began.elapsed();
         self.known.note(now, &images, &in_use);
-        let mut failed = None;
+        let (mut errors, mut ripe) = (Vec::new(), None::<Duration>);
         for disk in disks(&stored).into_values() {
-            if let Err(error) = self.collect_on(&disk, now).await {
-                failed = Some(error);
+            let candidates = self.known.candidates(now, &disk.images, self.policy.minimum_age);
+            if let Err(error) = self.collect_on(&disk, &candidates.ids).await {
+                ripe = ripe.into_iter().chain(candidates.next_at).min();
+                errors.push(error);
             }
         }
-        failed.map_or(Ok(()), Err)
+        Ok((errors, ripe))
     }
 
-    async fn collect_on(&self, disk: &Disk<'_>, now: Duration) -> Result<(), (GcError, Option<Duration>)> {
+    async fn collect_on(&self, disk: &Disk<'_>, candidates: &[String]) -> Result<(), GcError> {
         let (total, free) = disk.directory.and_then(machine::disk).unwrap_or_default();
         if total == 0 {
-            return Err((GcError::Capacity, None));
+            return Err(GcError::Capacity);
         }
         let wanted = self.policy.thresholds.excess_bytes(total, free);
-        if wanted == 0 {
-            return Ok(());
-        }
-        let candidates = self.known.candidates(now, &disk.images, self.policy.minimum_age);
         let (mut freed, mut errors) = (0, Vec::new());
-        for id in &candidates.ids {
+        for id in candidates {
             if freed >= wanted {
                 break;
             }
@@ -143,8 +142,8 @@ impl Collector {
             }
         }
         match (errors.is_empty(), freed >= wanted) {
-            (false, _) => Err((GcError::Removal { wanted, freed, errors: errors.join(", ") }, candidates.next_at)),
-            (true, false) => Err((GcError::TooLittle { wanted, found: freed }, candidates.next_at)),
+            (false, _) => Err(GcError::Removal { wanted, freed, errors: errors.join(", ") }),
+            (true, false) => Err(GcError::TooLittle { wanted, found: freed }),
             (true, true) => Ok(()),
         }
     }

@@ -21,6 +21,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// What a cluster's directory may come to.
 const ROOM_BYTES: u64 = 2 << 30;
 
+/// From how full a disk on images are collected: a test that has its own number says so.
+const IMAGE_GC: &str = "--image-gc-high-threshold";
+
 /// The user and group without privileges.
 const NOBODY: u32 = 65534;
 
@@ -61,9 +64,17 @@ impl Cluster {
     /// # Errors
     /// It does not start.
     pub fn start_on(machine: &Arc<Machine>) -> Result<Self> {
+        Self::start_on_with(machine, &[])
+    }
+
+    /// The same, of a server with more arguments.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_on_with(machine: &Arc<Machine>, more: &[&str]) -> Result<Self> {
         let (namespace, machine) = (Arc::clone(machine.namespace()), Some(Arc::clone(machine)));
         let mut cluster = Self { namespace, dir: roomy_dir()?, server: None, machine, copy: None };
-        cluster.launch(&[])?;
+        cluster.launch(more)?;
         Ok(cluster)
     }
 
@@ -141,6 +152,9 @@ impl Cluster {
         // How full the machine of the tests is must not matter to them.
         let tiny = "memory.available<1Mi,nodefs.available<1Mi";
         let mut arguments = ["--node-name", "box", "--eviction-hard", tiny].map(str::to_owned).to_vec();
+        if !more.contains(&IMAGE_GC) {
+            arguments.extend([IMAGE_GC, "100"].map(str::to_owned));
+        }
         // Whatever runs on the machine of the tests is not theirs.
         let endpoint = self.machine.as_ref().map_or_else(|| self.data_dir().join("no-runtime.sock"), |on| on.socket());
         arguments.extend(["--cri-endpoint".to_owned(), endpoint.display().to_string()]);

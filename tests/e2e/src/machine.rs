@@ -31,6 +31,8 @@ pub struct Machine {
     init: u32,
     containerd: Mutex<Option<Inside>>,
     registry: Option<Inside>,
+    /// More registries, with the images of the first.
+    registries: Mutex<Vec<Inside>>,
 }
 
 impl Machine {
@@ -73,7 +75,15 @@ impl Machine {
             Ok(init)
         });
         match ready {
-            Ok(init) => Ok(Self { namespace, dir, holder, init, containerd: Mutex::default(), registry: None }),
+            Ok(init) => Ok(Self {
+                namespace,
+                dir,
+                holder,
+                init,
+                containerd: Mutex::default(),
+                registry: None,
+                registries: Mutex::default(),
+            }),
             Err(error) => {
                 let _ = holder.kill();
                 let _ = holder.wait();
@@ -128,19 +138,36 @@ impl Machine {
         self.exec("ctr", &arguments)
     }
 
-    /// Starts the registry and fills it.
-    fn start_registry(&mut self) -> Result<()> {
+    /// Starts another registry with the images of the first, which it shows under rules of its own: `http` and `more` are in
+    /// the form of its configuration.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn registry_at(&self, address: &str, http: &str, more: &str) -> Result<()> {
+        let started = self.registry_process(address, http, more)?;
+        self.registries.lock().unwrap_or_else(PoisonError::into_inner).push(started);
+        let (host, port) = address.rsplit_once(':').context("an address has a port")?;
+        let connect = format!("exec 3<>/dev/tcp/{host}/{port}");
+        eventually(START_LIMIT, || self.exec("bash", &["-c", &connect])).context("docker-registry").map(drop)
+    }
+
+    fn registry_process(&self, address: &str, http: &str, more: &str) -> Result<Inside> {
         let root = self.dir.path().join("registry");
-        let config = self.dir.path().join("registry.yml");
+        let config = self.dir.path().join(format!("registry-{address}.yml"));
         let text = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  \
-             delete: {{enabled: true}}\nhttp: {{addr: {REGISTRY}}}\n",
+             delete: {{enabled: true}}\nhttp: {{addr: '{address}'{http}}}\n{more}\n",
             root.display()
         );
         fs::write(&config, text)?;
         let mut command = self.command("docker-registry");
         command.arg("serve").arg(&config);
-        self.registry = Some(Inside::start(command, &self.dir.path().join("registry.log"))?);
+        Inside::start(command, &self.dir.path().join("registry.log"))
+    }
+
+    /// Starts the registry and fills it.
+    fn start_registry(&mut self) -> Result<()> {
+        self.registry = Some(self.registry_process(REGISTRY, "", "")?);
         eventually(START_LIMIT, || self.namespace.exec("curl", &["-sSf", &format!("http://{REGISTRY}/v2/")]))
             .context("docker-registry")?;
         OciImage::busybox(self.dir.path())?.push(&self.namespace, &format!("{REGISTRY}/busybox"), "v1")
@@ -237,7 +264,8 @@ impl Drop for Machine {
         // Cgroups are the system's: those of containers that are ended by force stay behind.
         let left = self.ctr("containers ls -q").unwrap_or_default();
         let running = self.runtime().take();
-        drop((running, self.registry.take()));
+        let more = std::mem::take(&mut *self.registries.lock().unwrap_or_else(PoisonError::into_inner));
+        drop((running, self.registry.take(), more));
         let _ = self.holder.kill();
         let _ = self.holder.wait();
         let ids: Vec<&str> = left.lines().filter(|id| !id.is_empty()).collect();

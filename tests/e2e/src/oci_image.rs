@@ -15,6 +15,9 @@ const BUSYBOX: &str = "/bin/busybox";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// The same of a component.
+const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
+const WASM_LAYER: &str = "application/wasm";
 
 /// An image that can be pushed to a registry or written as an archive.
 #[derive(Debug, Clone)]
@@ -23,6 +26,8 @@ pub struct OciImage {
     layer: PathBuf,
     layer_digest: String,
     config: Value,
+    /// Media types of configuration and layer.
+    kinds: [&'static str; 2],
 }
 
 impl OciImage {
@@ -45,6 +50,22 @@ impl OciImage {
     /// The package busybox-static is not installed.
     pub fn pause(dir: &Path) -> Result<Self> {
         Self::build(dir, &json!({"Env": ["PATH=/bin"], "Entrypoint": ["/bin/busybox", "sleep", "2147483647"]}))
+    }
+
+    /// A component as an image.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn component(dir: &Path, file: &Path) -> Result<Self> {
+        let layer_digest = digest(file)?;
+        let config = json!({
+            "architecture": "wasm",
+            "os": "wasip2",
+            "layerDigests": [layer_digest],
+            "rootfs": {"type": "layers", "diff_ids": [layer_digest]},
+        });
+        let (dir, layer) = (dir.to_owned(), file.to_owned());
+        Ok(Self { dir, layer, layer_digest, config, kinds: [WASM_CONFIG, WASM_LAYER] })
     }
 
     /// The same files under another configuration (`User`, `Entrypoint`, …).
@@ -72,7 +93,7 @@ impl OciImage {
             "config": run_config,
             "rootfs": {"type": "layers", "diff_ids": [layer_digest]},
         });
-        Ok(Self { dir: dir.to_owned(), layer, layer_digest, config })
+        Ok(Self { dir: dir.to_owned(), layer, layer_digest, config, kinds: [CONFIG, LAYER] })
     }
 
     /// Its configuration and manifest as files, with their digests.
@@ -82,11 +103,12 @@ impl OciImage {
         fs::write(&config, self.config.to_string())?;
         let config_digest = digest(&config)?;
         let manifest = folder.join("manifest.json");
+        let [config_kind, layer_kind] = self.kinds;
         let text = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": {"mediaType": CONFIG, "digest": config_digest, "size": fs::metadata(&config)?.len()},
-            "layers": [{"mediaType": LAYER, "digest": self.layer_digest, "size": fs::metadata(&self.layer)?.len()}],
+            "config": {"mediaType": config_kind, "digest": config_digest, "size": fs::metadata(&config)?.len()},
+            "layers": [{"mediaType": layer_kind, "digest": self.layer_digest, "size": fs::metadata(&self.layer)?.len()}],
         });
         fs::write(&manifest, text.to_string())?;
         let manifest_digest = digest(&manifest)?;
@@ -124,6 +146,14 @@ impl OciImage {
     /// # Errors
     /// It cannot be written.
     pub fn archive(&self, name: &str) -> Result<PathBuf> {
+        self.archive_of(&[name])
+    }
+
+    /// The same under several names.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn archive_of(&self, names: &[&str]) -> Result<PathBuf> {
         let folder = tempfile::tempdir_in(&self.dir)?.keep();
         let blobs = folder.join("blobs/sha256");
         fs::create_dir_all(&blobs)?;
@@ -133,16 +163,41 @@ impl OciImage {
             fs::copy(file, blobs.join(digest.trim_start_matches("sha256:")))?;
         }
         fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        let index = json!({"schemaVersion": 2, "manifests": [{
-            "mediaType": MANIFEST,
-            "digest": manifest_digest,
-            "size": fs::metadata(&manifest)?.len(),
-            "annotations": {"io.containerd.image.name": name},
-        }]});
-        fs::write(folder.join("index.json"), index.to_string())?;
+        let size = fs::metadata(&manifest)?.len();
+        let entry = |name: &&str| {
+            json!({
+                "mediaType": MANIFEST,
+                "digest": manifest_digest,
+                "size": size,
+                "annotations": {"io.containerd.image.name": name},
+            })
+        };
+        let entries: Vec<Value> = names.iter().map(entry).collect();
+        fs::write(folder.join("index.json"), json!({"schemaVersion": 2, "manifests": entries}).to_string())?;
         let archive = folder.with_extension("tar");
         pack(&folder, &archive)?;
         Ok(archive)
+    }
+
+    /// What `docker save` writes of it under some names, compressed.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn docker_archive(&self, names: &[&str]) -> Result<PathBuf> {
+        let folder = tempfile::tempdir_in(&self.dir)?.keep();
+        fs::create_dir_all(folder.join("layers"))?;
+        fs::copy(&self.layer, folder.join("layers/first.tar"))?;
+        // A layer that is in two images is written once, and linked.
+        symlink("first.tar", folder.join("layers/again.tar"))?;
+        fs::write(folder.join("config.json"), self.config.to_string())?;
+        let saved = json!([{"Config": "config.json", "RepoTags": names, "Layers": ["layers/again.tar"]}]);
+        fs::write(folder.join("manifest.json"), saved.to_string())?;
+        let archive = folder.with_extension("tar");
+        pack(&folder, &archive)?;
+        let mut zip = Command::new("gzip");
+        zip.arg("-1").arg(&archive);
+        run(zip, None)?.ok()?;
+        Ok(archive.with_extension("tar.gz"))
     }
 }
 

@@ -240,9 +240,16 @@ impl PodMachine {
         };
         self.event(Some(index), EventKind::Warning, event, text.clone());
         self.event(Some(index), EventKind::Warning, "Failed", format!("Error: {reason}"));
-        // The kubelet shows the bare error of a pull, and its own words around every other.
         let pull = matches!(failure, PullFailure::Pull | PullFailure::RegistryUnavailable);
-        self.wait(index, reason, if pull { message } else { text });
+        let shown = match failure {
+            // The kubelet shows the bare error of a pull, and its own words around every other.
+            PullFailure::Pull => message,
+            PullFailure::RegistryUnavailable => {
+                format!("image pull failed for {image} because the registry is unavailable: {message}")
+            }
+            PullFailure::InvalidName | PullFailure::NeverPull | PullFailure::Inspect => text,
+        };
+        self.wait(index, reason, shown);
         let slot = &mut self.slots[index];
         slot.pull.advance(now.mono);
         let delay = slot.pull.pending(now.mono).unwrap_or(RETRY_CONFIG);

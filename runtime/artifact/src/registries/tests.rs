@@ -121,7 +121,6 @@ fn what_is_wrong_is_told_with_its_line_and_field() {
         ("configs:\n  a.io:\n    tls:\n      key_file: /dev/null\n", 4, "cert_file and key_file are wanted together"),
         ("configs:\n  a.io:\n    tls: {cert_file: /dev/null, key_file: /dev/null}\n", 3, "no certificate with its key"),
         ("configs:\n  a.io:\n    auth: {username: a, password: sesame}\n    tls: {insecure: true}\n", 4, "insecure"),
-        ("mirrors: [\n", 2, ""),
     ] {
         let error = parse(text).unwrap_err();
         let (found, message) = error.split_once(": ").unwrap();
