@@ -28,6 +28,9 @@ use crate::{
 const LOOK_AGAIN: Duration = Duration::from_millis(4);
 /// Longest such pause, and the pause while the runtime is away.
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(1);
+/// How often an ended container is tried to be removed, and the first pause between, which doubles.
+const REMOVE_TRIES: u32 = 6;
+const REMOVE_AGAIN: Duration = Duration::from_millis(50);
 /// What a runtime that lost a container leaves to say (`ContainerStatusUnknown` of the kubelet).
 const LOST_MESSAGE: &str = "The container could not be located when the pod was terminated";
 const LOST_CODE: i32 = 137;
@@ -272,10 +275,17 @@ async fn stop(shared: Arc<Shared>, id: String, deadline: Instant, pause: Duratio
 
 /// Removes an ended container from the runtime's records. What cannot be removed now goes with its sandbox.
 pub(crate) async fn remove(connection: &Connection, id: String) {
-    let request = call(RemoveContainerRequest { container_id: id.clone() });
-    if let Err(status) = connection.runtime().remove_container(request).await {
-        tracing::debug!(%id, why = words(&status), "an ended container could not be removed");
+    let mut pause = REMOVE_AGAIN;
+    for left in (0..REMOVE_TRIES).rev() {
+        let request = call(RemoveContainerRequest { container_id: id.clone() });
+        let Err(status) = connection.runtime().remove_container(request).await else { return };
+        tracing::debug!(%id, why = words(&status), left, "an ended container could not be removed");
+        if left > 0 {
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
     }
+    // What is left goes with its pod's sandbox.
 }
 
 fn lost() -> Exit {

@@ -54,6 +54,14 @@ pub(crate) enum CopyError {
     Store(#[from] Status),
 }
 
+/// What is in the store, without a name yet.
+pub(crate) struct Copied {
+    /// The manifest or the index.
+    pub(crate) target: Part,
+    /// Of the configuration: what CRI knows the image by.
+    pub(crate) id: Digest,
+}
+
 /// Whether an image is kept though nothing uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
@@ -97,8 +105,8 @@ impl Store {
         request
     }
 
-    /// Copies the content of an image of which this is the manifest or the index, and answers what it is named by.
-    pub(crate) async fn copy(&self, source: &Source<'_>, json: &[u8]) -> Result<Part, CopyError> {
+    /// Copies the content of an image of which this is the manifest or the index.
+    pub(crate) async fn copy(&self, source: &Source<'_>, json: &[u8]) -> Result<Copied, CopyError> {
         let root = document(json)?;
         let (manifest, of_manifest) = match &root.content {
             Content::Index(part) => {
@@ -127,7 +135,7 @@ impl Store {
         if root != manifest {
             self.document(&root.part, json.to_vec(), [reference("m.0", &manifest.part)].into()).await?;
         }
-        Ok(root.part)
+        Ok(Copied { target: root.part, id: config.digest.clone() })
     }
 
     async fn blob(&self, source: &Source<'_>, part: &Part) -> Result<(), CopyError> {

@@ -172,6 +172,7 @@ pub(crate) async fn remove_name(connection: &Connection, name: &str) -> Result<O
     let mut others = image.repo_tags.iter().filter(|known| *known != name);
     if others.next().is_some() && image.repo_tags.iter().any(|known| known == name) {
         content::remove_name(connection, name).await.map_err(runtime_error)?;
+        own_pull::unseen(connection, name).await.map_err(runtime_error)?;
         return Ok(Some(0));
     }
     if in_use(connection, &image.id).await.map_err(runtime_error)? {

@@ -2,13 +2,13 @@
 //! every version, where its program `ctr` need not be installed and its transfer service came with 1.7 only.
 
 use coracle_agent_core::workload::ImageInfo;
-use coracle_artifact::{Archive, ArchivedImage, ArtifactError};
+use coracle_artifact::{Archive, ArchivedImage, ArtifactError, Digest};
 use tonic::Status;
 
 use crate::{
     connection::words,
     container::Shared,
-    content::{CopyError, Keep, Source, Store},
+    content::{Copied, CopyError, Keep, Source, Store},
     image::{find, info},
     own_pull::seen,
 };
@@ -55,11 +55,9 @@ pub(crate) async fn import(
         let store = Store::open(&shared.connection).await?;
         let named = add(&store, archive, image).await;
         store.close().await;
-        named?;
+        let id = named?;
         for name in &image.names {
-            seen(shared, &name.to_string(), &image.digest)
-                .await
-                .map_err(|(_, message)| ImportError::Runtime(message))?;
+            seen(shared, &name.to_string(), &id).await.map_err(|(_, message)| ImportError::Runtime(message))?;
         }
         if let Some(first) = image.names.first() {
             imported.extend(find(&shared.connection, &first.to_string()).await?.map(info));
@@ -68,12 +66,12 @@ pub(crate) async fn import(
     Ok(imported)
 }
 
-async fn add(store: &Store, archive: &Archive, image: &ArchivedImage) -> Result<(), ImportError> {
-    let target = store.copy(&Source::Archive(archive), &archive.document(&image.digest)?).await?;
+async fn add(store: &Store, archive: &Archive, image: &ArchivedImage) -> Result<Digest, ImportError> {
+    let Copied { target, id } = store.copy(&Source::Archive(archive), &archive.document(&image.digest)?).await?;
     for name in &image.names {
         store.name(&name.to_string(), &target, Keep::Yes).await?;
     }
-    Ok(())
+    Ok(id)
 }
 
 /// Says what of the registries' file a runtime cannot be told: nothing of it is passed over in silence.

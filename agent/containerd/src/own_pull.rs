@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use coracle_agent_core::{credentials::Keyring, workload::PullFailure};
 use coracle_artifact::{ArtifactError, Digest, ImageReference, PullError, Search};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::{
-    connection::words,
+    connection::{Connection, words},
     container::Shared,
-    content::{CopyError, Keep, Source, Store},
+    content::{Copied, CopyError, Keep, Source, Store},
     cri::v1::Image,
     image::{Failure, find},
 };
@@ -28,7 +28,7 @@ pub(crate) async fn pull(shared: &Shared, reference: &ImageReference, keyring: &
     let mut search = shared.puller.search(reference, &logins).await.map_err(failure)?;
     loop {
         match attempt(shared, &search, reference).await {
-            Ok(digest) => return seen(shared, &reference.to_string(), &digest).await,
+            Ok(id) => return seen(shared, &reference.to_string(), &id).await,
             Err(CopyError::Pull(error)) => search.failed(error).map_err(failure)?,
             Err(error) => {
                 return Err((PullFailure::Pull, format!("failed to pull {:?}: {error}", reference.to_string())));
@@ -42,11 +42,11 @@ async fn attempt(shared: &Shared, search: &Search<'_>, reference: &ImageReferenc
     let (digest, json) = remote.manifest(None).await?;
     let store = Store::open(&shared.connection).await?;
     let named = async {
-        let target = store.copy(&Source::Remote(&remote), &json).await?;
+        let Copied { target, id } = store.copy(&Source::Remote(&remote), &json).await?;
         // The digest first: whoever finds the tag finds both.
         store.name(&reference.at(&digest), &target, Keep::No).await?;
         store.name(&reference.to_string(), &target, Keep::No).await?;
-        Ok(digest)
+        Ok(id)
     };
     let named = named.await;
     store.close().await;
@@ -66,18 +66,14 @@ fn of_place(error: CopyError, reference: &ImageReference) -> CopyError {
     CopyError::Pull(PullError::Artifact { reference: reference.to_string(), source })
 }
 
-/// Waits until CRI has an image of this name and digest.
-pub(crate) async fn seen(shared: &Shared, name: &str, digest: &Digest) -> Result<Image, Failure> {
+/// Waits until CRI knows the image of this id by this name, which may have been another's before.
+pub(crate) async fn seen(shared: &Shared, name: &str, id: &Digest) -> Result<Image, Failure> {
     let inspect = |message: String| (PullFailure::Inspect, message);
     let until = tokio::time::Instant::now() + SEEN;
     let mut pause = LOOK;
     loop {
         let image = find(&shared.connection, name).await.map_err(|status| inspect(words(&status)))?;
-        // A name that was there before may still be that of the image it had.
-        let is_it = |image: &Image| {
-            image.repo_digests.is_empty() || image.repo_digests.iter().any(|known| known.ends_with(digest.as_str()))
-        };
-        match image.filter(is_it) {
+        match image.filter(|image| image.id == id.as_str()) {
             Some(image) => return Ok(image),
             None if tokio::time::Instant::now() >= until => {
                 return Err(inspect(format!("containerd does not tell of {name}, which it has taken")));
@@ -86,6 +82,17 @@ pub(crate) async fn seen(shared: &Shared, name: &str, digest: &Digest) -> Result
         }
         pause = (pause * 2).min(LOOK_MAX);
     }
+}
+
+/// Waits until CRI knows no image of this name.
+pub(crate) async fn unseen(connection: &Connection, name: &str) -> Result<(), Status> {
+    let until = tokio::time::Instant::now() + SEEN;
+    let mut pause = LOOK;
+    while find(connection, name).await?.is_some() && tokio::time::Instant::now() < until {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK_MAX);
+    }
+    Ok(())
 }
 
 fn failure(error: PullError) -> Failure {

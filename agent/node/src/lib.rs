@@ -392,6 +392,10 @@ fn directories(config: &NodeConfig) -> Result<(PathBuf, PathBuf, LogFiles), Node
     for dir in [&pods_dir, &staging, &data_dir.join("wasm")].into_iter().chain(logs_here) {
         private::directory(dir).map_err(directory(dir))?;
     }
+    // Nothing is being received: what is there was being so when an earlier life ended.
+    for left in fs::read_dir(&staging).map_err(directory(&staging))?.flatten() {
+        fs::remove_file(left.path()).map_err(directory(&staging))?;
+    }
     let logs = LogFiles::open(&log_root).map_err(directory(&log_root))?;
     Ok((pods_dir, staging, logs))
 }

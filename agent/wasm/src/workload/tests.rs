@@ -21,8 +21,8 @@ use tokio::{
 
 use super::*;
 
-fn contents(path: &std::path::Path, name: &str) -> coracle_artifact::Contents {
-    coracle_artifact::Contents::of(path, Some(&name.parse().unwrap())).unwrap()
+fn contents(path: &std::path::Path, name: impl AsRef<str>) -> coracle_artifact::Contents {
+    coracle_artifact::Contents::of(path, Some(&name.as_ref().parse().unwrap())).unwrap()
 }
 
 mod wasi_0_3;
