@@ -65,7 +65,7 @@ spec:
     command: [sh, -c]
     args:
     - |
-      echo pwd=$(pwd) first=$FIRST second=$SECOND expanded=$(SECOND) node=$NODE key=$KEY limit=$LIMIT colour=$COLOUR image=$FROM_BUSYBOX
+      echo pwd=$(pwd) first=$FIRST second=$SECOND expanded=$(SECOND) node=$NODE key=$KEY limit=$LIMIT colour=$COLOUR image=$FROM_IMAGE
       echo hostname=$(hostname); cat /etc/hosts /etc/resolv.conf
       cat /config/a/b.txt; echo; stat -L -c 'mode=%a' /config/a/b.txt; cat /secret/key; echo; cat /down/labels; echo
       grep -q ' /memory tmpfs ' /proc/mounts && echo memory is tmpfs
