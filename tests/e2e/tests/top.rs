@@ -120,6 +120,8 @@ fn the_node_has_figures(cluster: &Cluster) -> Result<()> {
     ensure!(table.split_whitespace().take(4).eq(["NAME", "CPU", "MEMORY", "WINDOW"]), "{table}");
     let table = cluster.k("get podmetrics -A --no-headers")?;
     ensure!(table.lines().count() == 3, "{table}");
+    let words = cluster.k("explain podmetrics.containers")?;
+    ensure!(words.contains("Metrics for all containers are collected within the same time window."), "{words}");
     let resources = cluster.k("api-resources --api-group=metrics.k8s.io --no-headers")?;
     let resources: Vec<String> =
         resources.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
@@ -170,7 +172,7 @@ fn the_agent_tells_more(cluster: &Cluster) -> Result<()> {
 
 #[test]
 fn containers_are_told_to_use_what_they_do() -> Result<()> {
-    let (_machine, cluster) = Cluster::with_runtime()?;
+    let (machine, cluster) = Cluster::with_runtime()?;
     let busy = "while true; do :; done";
     let writes = "dd if=/dev/zero of=/memory/held bs=1M count=64 && dd if=/dev/zero of=/layer bs=1M count=8 && \
                   dd if=/dev/zero of=/volume/file bs=1M count=4 && mkdir /www && cp /volume/file /www/ && \
@@ -206,7 +208,21 @@ fn containers_are_told_to_use_what_they_do() -> Result<()> {
     let more = sent(&pod)? - before;
     ensure!((4 * MIB..6 * MIB).contains(&more), "{more} bytes were sent, of a file of 4 MiB: {pod}");
     ensure!(pod["network"]["name"] == "eth0" && number(&pod, "/network/rxBytes")? > 0, "{pod}");
-    the_disk_is_told(&cluster)
+    the_disk_is_told(&cluster)?;
+
+    // What one runtime does not tell keeps nothing of the other back.
+    machine.kill_runtime()?;
+    let node = cluster.field("pod both", "{.spec.nodeName}")?;
+    let path = format!("/api/v1/nodes/{node}/proxy/metrics/resource");
+    eventually(PATIENCE, || has_lines(&cluster.kubectl(&["get", "--raw", &path])?, &["resource_scrape_error 1"]))?;
+    eventually(PATIENCE, || {
+        let error = cluster.k_fails("top pod both")?;
+        ensure!(error.contains("pods.metrics.k8s.io \"default/both\" not found"), "{error}");
+        Ok(())
+    })?;
+    uses(&cluster, "component", (70, 140), (0, 8))?;
+    machine.start_runtime()?;
+    uses(&cluster, "both", (150, 260), (64, 100))
 }
 
 /// What the pod has written, where it has written it.

@@ -68,19 +68,20 @@ impl Figures {
 /// which has just come is known as soon as the others.
 pub(crate) fn between(base: &Scrape, last: &Scrape) -> Figures {
     let node = last.node.and_then(|last| usage(base.node?, last));
+    let since = base.node.map(|node| node.at);
     let none = Containers::new();
     let pods = last.pods.iter().filter_map(|(pod, containers)| {
         let known = base.pods.get(pod).unwrap_or(&none);
-        Some((pod.clone(), pod_figures(known, containers)?))
+        Some((pod.clone(), pod_figures(known, containers, since)?))
     });
     Figures { node, pods: pods.collect() }
 }
 
-fn pod_figures(base: &Containers, last: &Containers) -> Option<PodFigures> {
+fn pod_figures(base: &Containers, last: &Containers, since: Option<Timestamp>) -> Option<PodFigures> {
     let mut whole: Option<Span> = None;
     let mut containers = BTreeMap::new();
     for (name, last) in last {
-        let (span, used) = usage(beginning(base.get(name), last)?, *last)?;
+        let (span, used) = usage(beginning(base.get(name), last, since)?, *last)?;
         whole = Some(whole.map_or(span, |whole| whole.with(span)));
         containers.insert(name.clone(), used);
     }
@@ -88,9 +89,12 @@ fn pod_figures(base: &Containers, last: &Containers) -> Option<PodFigures> {
 }
 
 /// What a container's reading is compared with: the one before of the same run, else the run's start.
-fn beginning(base: Option<&Reading>, last: &Reading) -> Option<Reading> {
+fn beginning(base: Option<&Reading>, last: &Reading, since: Option<Timestamp>) -> Option<Reading> {
     let start = |at| Reading { at, cpu_nanoseconds: 0, ..*last };
-    let Some(base) = base else { return last.started.map(start) };
+    let Some(base) = base else {
+        // One that ran already when the node last answered was only not told of then: its whole life is no window.
+        return last.started.filter(|started| since.is_none_or(|since| *started > since)).map(start);
+    };
     match last.started {
         Some(started) if started > base.at => Some(start(started)),
         // A counter that went back is another run's, whose start is not told yet.
@@ -192,6 +196,11 @@ mod tests {
         let expect = Use { cpu_nano_cores: 1_500_000_000, memory_bytes: 100 };
         let (span, used) = between(&one, &other).node.unwrap();
         assert_eq!((span, used), (Span { end: at(3.0), window: Duration::from_secs(2) }, expect));
+        // A container that the first answer was silent about is not counted from long before it.
+        let old = scrape(Some(reading(3.0, 8.0, None)), &[("n/p", "c", reading(3.0, 1.0, Some(0.5)))]);
+        let young = scrape(Some(reading(3.0, 8.0, None)), &[("n/p", "c", reading(3.0, 1.0, Some(1.5)))]);
+        assert_eq!(between(&one, &old).pod("n", "p"), None);
+        assert!(between(&one, &young).pod("n", "p").is_some());
         assert_eq!(between(&scrape(None, &[]), &other).node, None);
         assert_eq!(between(&other, &one).node, None);
     }
