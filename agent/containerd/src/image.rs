@@ -18,7 +18,7 @@ use crate::{
         PullImageRequest, RemoveImageRequest,
     },
     network, own_pull,
-    workload::{StoredImages, runtime_error},
+    workload::{ImagesOnDisk, StoredImages, runtime_error},
 };
 
 /// The longest a pull may take; a runtime gives up a pull that makes no progress long before.
@@ -181,12 +181,26 @@ pub(crate) async fn remove_name(connection: &Connection, name: &str) -> Result<O
     remove(connection, &image.id).await.map_err(runtime_error)
 }
 
+/// Where the images are, and the room that they and the containers' layers take there.
+pub(crate) async fn on_disk(
+    connection: &Connection,
+    request: tonic::Request<ImageFsInfoRequest>,
+) -> Result<ImagesOnDisk, Status> {
+    let files = connection.images().image_fs_info(request).await?.into_inner().image_filesystems;
+    let found = files.into_iter().find_map(|usage| {
+        Some(ImagesOnDisk {
+            directory: usage.fs_id?.mountpoint.into(),
+            bytes: usage.used_bytes.map_or(0, |bytes| bytes.value),
+            inodes: usage.inodes_used.map(|inodes| inodes.value),
+        })
+    });
+    found.ok_or_else(|| Status::internal("the runtime does not say where its images are"))
+}
+
 /// All that decides which images may go.
 pub(crate) async fn stored(shared: &Shared) -> Result<StoredImages, Status> {
     let connection = &shared.connection;
-    let files = connection.images().image_fs_info(call(ImageFsInfoRequest {})).await?.into_inner();
-    let mountpoint = files.image_filesystems.into_iter().find_map(|usage| usage.fs_id).map(|id| id.mountpoint);
-    let directory = mountpoint.ok_or_else(|| Status::internal("the runtime does not say where its images are"))?.into();
+    let directory = on_disk(connection, call(ImageFsInfoRequest {})).await?.directory;
     let mut images = list(connection).await?;
     let mut kept: BTreeSet<String> = BTreeSet::new();
     if shared.is_containerd() {

@@ -28,4 +28,4 @@ mod workload;
 pub use connection::ConnectError;
 pub use import::ImportError;
 pub use network::RuntimeNetwork;
-pub use workload::{ContainerdConfig, ContainerdWorkload, StoredImages};
+pub use workload::{ContainerdConfig, ContainerdWorkload, ImagesOnDisk, StoredImages};

@@ -3,15 +3,15 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use coracle_agent_core::workload::{ContainerStats, DiskUse, MemoryStats, PodStats, PodUid, Stats};
+use coracle_agent_core::workload::{ContainerStats, DiskUse, MemoryStats, PodStats, PodUid, Stats, WorkloadError};
 use jiff::Timestamp;
 
 use crate::{
     connection::timed,
     container::Shared,
-    cri::v1::{self, ContainerStatsFilter, ListContainerStatsRequest, UInt64Value},
-    labels,
-    workload::runtime_error,
+    cri::v1::{self, ContainerStatsFilter, ImageFsInfoRequest, ListContainerStatsRequest, UInt64Value},
+    image, labels,
+    workload::{ImagesOnDisk, runtime_error},
 };
 
 /// How long the runtime may take. Whoever asks for figures does not wait long, and those of other runtimes are there already.
@@ -37,6 +37,11 @@ pub(crate) async fn all(shared: &Shared, sandboxes: &HashMap<PodUid, String>) ->
         Err(status) => all.problem = Some(runtime_error(status)),
     }
     all
+}
+
+/// The room that images and layers take.
+pub(crate) async fn images(shared: &Shared) -> Result<ImagesOnDisk, WorkloadError> {
+    image::on_disk(&shared.connection, timed(ImageFsInfoRequest {}, TIMEOUT)).await.map_err(runtime_error)
 }
 
 /// A container that runs: of one that has ended there are no figures.

@@ -57,6 +57,17 @@ pub struct StoredImages {
     pub in_use: BTreeSet<String>,
 }
 
+/// The room that images take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImagesOnDisk {
+    /// On the file system they are on.
+    pub directory: PathBuf,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// Their files and directories, if somebody counts them.
+    pub inodes: Option<u64>,
+}
+
 /// A container runtime of the node that speaks CRI.
 pub struct ContainerdWorkload {
     shared: Arc<Shared>,
@@ -137,6 +148,14 @@ impl ContainerdWorkload {
     /// The runtime cannot be asked.
     pub async fn stored_images(&self) -> Result<StoredImages, WorkloadError> {
         image::stored(&self.shared).await.map_err(runtime_error)
+    }
+
+    /// The room that images and layers take, for figures: it does not wait long.
+    ///
+    /// # Errors
+    /// The runtime cannot be asked.
+    pub async fn images_on_disk(&self) -> Result<ImagesOnDisk, WorkloadError> {
+        stats::images(&self.shared).await
     }
 
     /// Pulls an image by hand.

@@ -7,6 +7,8 @@ use coracle_e2e::{BUSYBOX, Cluster, PATIENCE, eventually, has_lines};
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
+/// The node of a pod.
+const NODE: &str = "{.spec.nodeName}";
 
 /// A row of `kubectl top`: thousandths of a core, and bytes.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +50,7 @@ fn raw(cluster: &Cluster, path: &str) -> Result<Value> {
 
 /// What the node's agent says of a pod.
 fn summary(cluster: &Cluster, pod: &str) -> Result<Value> {
-    let node = cluster.field(&format!("pod {pod}"), "{.spec.nodeName}")?;
+    let node = cluster.field(&format!("pod {pod}"), NODE)?;
     let summary = raw(cluster, &format!("/api/v1/nodes/{node}/proxy/stats/summary"))?;
     let pods = summary["pods"].as_array().context("pods")?;
     let found = pods.iter().find(|one| one["podRef"]["name"] == pod);
@@ -212,7 +214,7 @@ fn containers_are_told_to_use_what_they_do() -> Result<()> {
 
     // What one runtime does not tell keeps nothing of the other back.
     machine.kill_runtime()?;
-    let node = cluster.field("pod both", "{.spec.nodeName}")?;
+    let node = cluster.field("pod both", NODE)?;
     let path = format!("/api/v1/nodes/{node}/proxy/metrics/resource");
     eventually(PATIENCE, || has_lines(&cluster.kubectl(&["get", "--raw", &path])?, &["resource_scrape_error 1"]))?;
     eventually(PATIENCE, || {
@@ -243,6 +245,9 @@ fn the_disk_is_told(cluster: &Cluster) -> Result<()> {
         let written = number(holds, "/rootfs/usedBytes")?;
         ensure!((12 * MIB..14 * MIB).contains(&written), "{written}: {holds}");
         ensure!(number(holds, "/memory/rssBytes").is_ok() && number(holds, "/memory/pageFaults")? > 0, "{holds}");
+        let node = raw(cluster, &format!("/api/v1/nodes/{}/proxy/stats/summary", cluster.field("pod both", NODE)?))?;
+        let images = number(&node, "/node/runtime/imageFs/usedBytes")?;
+        ensure!(images >= written && number(&node, "/node/runtime/imageFs/inodesUsed")? > 0, "{images}: {node}");
         // The layer and the volume on disk count, what is in memory does not.
         let all = number(&pod, "/ephemeral-storage/usedBytes")?;
         ensure!((16 * MIB..20 * MIB).contains(&all), "{all}: {pod}");

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use coracle_agent_containerd::ImagesOnDisk;
 use coracle_agent_core::{
     PodUid,
     workload::{ContainerStats, PodStats},
@@ -186,16 +187,16 @@ impl Handler {
         let places =
             sample.pods.iter().map(|pod| disk::places(pod, &self.log_dir(&pod.view), &self.inner.node.volumes));
         let (places, data_dir) = (places.collect::<Vec<_>>(), Arc::clone(&self.inner.node.data_dir));
-        let image_bytes = match self.inner.runtime.images().await {
-            Ok(images) => Some(images.iter().map(|image| image.size_bytes).sum()),
+        let images = match self.inner.runtimes.images_on_disk().await {
+            Ok(images) => Some(images),
             Err(error) => {
-                tracing::debug!(%error, "the size of the images is not known");
+                tracing::debug!(%error, "the room that images take is not known");
                 None
             }
         };
         let measure = move || Disk {
             node: FileSystem::of(&data_dir),
-            image_bytes,
+            images: images.and_then(|images| Some((FileSystem::of(&images.directory)?, images))),
             pods: places.iter().map(disk::PodPlaces::measure).collect(),
         };
         match tokio::task::spawn_blocking(measure).await {
@@ -217,8 +218,8 @@ impl Handler {
 /// What is on the node's disk.
 struct Disk {
     node: Option<FileSystem>,
-    /// Of all images, if the runtimes say.
-    image_bytes: Option<u64>,
+    /// The images, and what they are on; `None` if the runtime does not say.
+    images: Option<(FileSystem, ImagesOnDisk)>,
     /// In the order of the sample's pods.
     pods: Vec<PodDisk>,
 }

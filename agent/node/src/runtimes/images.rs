@@ -1,6 +1,6 @@
 //! The images of both sorts as the command line sees them: a name belongs to whichever runtime has it.
 
-use coracle_agent_containerd::StoredImages;
+use coracle_agent_containerd::{ImagesOnDisk, StoredImages};
 use coracle_agent_core::workload::{ImageInfo, Workload, WorkloadError};
 use coracle_artifact::{Archive, ArchivedImage, ImageReference, PullError};
 
@@ -25,6 +25,16 @@ impl Runtimes {
             all.push(oci.stored_images().await?);
         }
         Ok(all)
+    }
+
+    /// The room that images take: with the container runtime, as the kubelet tells it; with our own where there is none.
+    pub(crate) async fn images_on_disk(&self) -> Result<ImagesOnDisk, WorkloadError> {
+        if let Some(oci) = self.oci() {
+            return oci.images_on_disk().await;
+        }
+        let wasm = &self.inner.wasm;
+        let bytes = wasm.images().await?.iter().map(|image| image.size_bytes).sum();
+        Ok(ImagesOnDisk { directory: wasm.image_store().directory().to_owned(), bytes, inodes: None })
     }
 
     /// The images of the container runtime; none where there is none, or while it is away.

@@ -76,19 +76,19 @@ impl Scene<'_> {
         Value::Object(own)
     }
 
-    /// Images and containers are on the same disk as all else of the node.
+    /// The layers of containers are where the images are.
     fn node_disk(&self, own: &mut Map<String, Value>) {
         let Some((disk, on)) = self.disk.as_ref().and_then(|disk| Some((disk, disk.node?))) else { return };
         let whole = DiskUse { bytes: on.used_bytes, inodes: on.inodes.saturating_sub(on.free_inodes) };
         own.insert("fs".into(), file_system(self.now(), Some(on), whole));
-        let mut images = json!({"time": self.now()});
-        of_file_system(&mut images, on);
-        // How many files the images have nobody counts.
-        set(&mut images, "usedBytes", disk.image_bytes);
+        let Some((on, found)) = &disk.images else { return };
+        let mut images = json!({"time": self.now(), "usedBytes": found.bytes});
+        of_file_system(&mut images, *on);
+        set(&mut images, "inodesUsed", found.inodes);
         let layers = self.sample.pods.iter().flat_map(|pod| &pod.containers).filter_map(|one| one.stats.root_fs);
         let mut written = DiskUse::default();
         layers.for_each(|layer| written += layer);
-        let containers = file_system(self.now(), Some(on), written);
+        let containers = file_system(self.now(), Some(*on), written);
         own.insert("runtime".into(), json!({"imageFs": images, "containerFs": containers}));
     }
 
@@ -184,7 +184,7 @@ impl Scene<'_> {
         });
         if let Some(disk) = disk {
             if let Some(layer) = stats.root_fs {
-                one["rootfs"] = file_system(self.now(), self.node_fs(), layer);
+                one["rootfs"] = file_system(self.now(), self.layer_fs(), layer);
             }
             let logs = disk.logs.get(name).copied().unwrap_or_default();
             one["logs"] = file_system(self.now(), self.node_fs(), logs);
@@ -194,6 +194,11 @@ impl Scene<'_> {
 
     fn node_fs(&self) -> Option<FileSystem> {
         self.disk.as_ref()?.node
+    }
+
+    /// What the layers of containers are on.
+    fn layer_fs(&self) -> Option<FileSystem> {
+        self.disk.as_ref()?.images.as_ref().map(|(on, _)| *on)
     }
 
     /// What went over a pod's own link, seen from the pod: what the node receives there, the pod has sent.

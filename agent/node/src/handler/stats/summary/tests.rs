@@ -3,6 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use coracle_agent_containerd::ImagesOnDisk;
 use coracle_agent_core::workload::ContainerStats;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -65,7 +66,9 @@ fn a_pod_is_the_sum_of_its_containers() {
         volumes: vec![volume("disk", true), volume("memory", false)],
     };
     let on = FileSystem { total_bytes: 9000, available_bytes: 8000, used_bytes: 900, inodes: 90, free_inodes: 80 };
-    let disk = Some(Disk { node: Some(on), image_bytes: Some(500), pods: vec![pod] });
+    let images = ImagesOnDisk { directory: "/images".into(), bytes: 500, inodes: Some(5) };
+    let images = Some((FileSystem { total_bytes: 7000, ..on }, images));
+    let disk = Some(Disk { node: Some(on), images, pods: vec![pod] });
     let counters = LinkCounters { rx_bytes: 1, rx_errors: 2, tx_bytes: 3, tx_errors: 4 };
     let links = [(pod_link::name("s", "eth0"), counters), ("wan0".to_owned(), counters), ("lo".to_owned(), counters)];
     let links = links.into();
@@ -102,7 +105,9 @@ fn a_pod_is_the_sum_of_its_containers() {
     let node = &summary["node"];
     assert_eq!(node["fs"]["usedBytes"], 900);
     assert_eq!(node["runtime"]["imageFs"]["usedBytes"], 500);
-    assert_eq!(node["runtime"]["imageFs"]["inodesUsed"], Value::Null);
+    assert_eq!(node["runtime"]["imageFs"]["inodesUsed"], 5);
+    assert_eq!(node["runtime"]["containerFs"]["capacityBytes"], 7000);
+    assert_eq!(pod["containers"][0]["rootfs"]["capacityBytes"], 7000);
     assert_eq!(node["runtime"]["containerFs"]["usedBytes"], 2000);
     assert_eq!(node["network"]["interfaces"].as_array().unwrap().len(), 1, "{node}");
     assert_eq!(node["network"]["name"], "wan0");
