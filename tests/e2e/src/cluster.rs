@@ -361,9 +361,26 @@ impl Cluster {
         Ok(())
     }
 
+    /// CPU time of the server, its components' too, as the kernel counts it.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let pid = self.pid(self.server.as_ref().context("no server runs")?)?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let words: Vec<&str> = stat.rsplit_once(')').context("a name")?.1.split_whitespace().collect();
+        // User and system time, in hundredths of a second.
+        let ticks = words[11].parse::<u64>()? + words[12].parse::<u64>()?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
+    /// On a machine of its own the server is the child of what was started.
+    fn pid(&self, server: &Child) -> Result<u32> {
+        if self.machine.is_some() { child_of(server.id()) } else { Ok(server.id()) }
+    }
+
     fn signal(&self, server: &Child, signal: &str) -> Result<()> {
-        // On a machine of its own the server is the child of what was started.
-        let pid = if self.machine.is_some() { child_of(server.id())? } else { server.id() };
+        let pid = self.pid(server)?;
         let mut kill = Command::new("kill");
         kill.args([signal, &pid.to_string()]);
         run(kill, None)?.ok().map(drop)

@@ -83,7 +83,8 @@ fn components_are_told_to_use_what_they_do() -> Result<()> {
     for name in ["spins", "throttled", "holds"] {
         cluster.ready(name)?;
     }
-    uses(&cluster, "spins", (700, 1050), (0, 8))?;
+    // Other tests may take their part of the cores: what it gets is compared with the kernel's count below.
+    uses(&cluster, "spins", (300, 1050), (0, 8))?;
     uses(&cluster, "throttled", (150, 250), (0, 8))?;
     uses(&cluster, "holds", (0, 20), (64, 80))?;
     let error = cluster.k_fails("top pod waits")?;
@@ -100,10 +101,28 @@ fn components_are_told_to_use_what_they_do() -> Result<()> {
     ensure!(words.iter().any(|row| row.starts_with(&["default", "holds", "main"])), "{whole}");
     let last = words.last().context("a sum")?;
     let sum = Row::parse(last[last.len() - 2], last[last.len() - 1])?;
-    ensure!(sum.milli_cores >= 850 && sum.bytes >= 64 * MIB, "{whole}");
+    ensure!(sum.milli_cores >= 450 && sum.bytes >= 64 * MIB, "{whole}");
     ensure!(cluster.k("top pods -l app=holds --no-headers")?.lines().count() == 1);
+    what_is_told_is_what_the_kernel_counts(&cluster)?;
     the_node_has_figures(&cluster)?;
     the_agent_tells_more(&cluster)
+}
+
+/// Components run in the server's process, and two that never stop are most of what it does.
+fn what_is_told_is_what_the_kernel_counts(cluster: &Cluster) -> Result<()> {
+    let told = || -> Result<Duration> {
+        let of = |pod| number(&summary(cluster, pod)?, "/cpu/usageCoreNanoSeconds");
+        Ok(Duration::from_nanos(of("spins")? + of("throttled")?))
+    };
+    let (kernel_before, told_before) = (cluster.cpu_time()?, told()?);
+    let told = eventually(PATIENCE, || {
+        let used = told()? - told_before;
+        ensure!(used >= Duration::from_secs(3), "{used:?}");
+        Ok(used)
+    })?;
+    let counted = cluster.cpu_time()? - kernel_before;
+    ensure!(told <= counted + Duration::from_millis(20) && told > counted / 2, "told {told:?}, counted {counted:?}");
+    Ok(())
 }
 
 /// The node's own figures, in every form that `kubectl` asks for.
@@ -112,8 +131,7 @@ fn the_node_has_figures(cluster: &Cluster) -> Result<()> {
     let rows: Vec<Vec<&str>> = top.lines().map(|line| line.split_whitespace().collect()).collect();
     ensure!(rows[0] == ["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"], "{top}");
     let node = rows[1][0];
-    // Of the machine's cores the pods take more than one.
-    ensure!(Row::parse(rows[1][1], rows[1][3])?.milli_cores > 800, "{top}");
+    ensure!(Row::parse(rows[1][1], rows[1][3])?.milli_cores >= 450, "{top}");
     let list = raw(cluster, "/apis/metrics.k8s.io/v1beta1/nodes")?;
     ensure!(list["kind"] == "NodeMetricsList" && list["items"][0]["metadata"]["name"] == node, "{list}");
     ensure!(list["items"][0]["metadata"]["labels"]["kubernetes.io/hostname"] == node, "{list}");
