@@ -48,7 +48,10 @@ async fn available(shared: &Shared, request: &PullRequest) -> Result<(ResolvedIm
     let present = if request.policy == PullPolicy::Always {
         None
     } else {
-        find(connection, &reference.to_string()).await.map_err(inspect)?
+        let logins = request.keyring.lookup(&reference.repository()).unwrap_or_default();
+        // With a keyring that cannot be read a pull is tried, which says so.
+        let may_use = |image: &Image| shared.puller.records().may_use(&image.id, &reference.repository(), &logins);
+        find(connection, &reference.to_string()).await.map_err(inspect)?.filter(may_use)
     };
     match (present, request.policy) {
         (Some(image), _) => return Ok((resolved(&reference, &image), None)),
@@ -70,15 +73,32 @@ async fn fetched(shared: &Shared, reference: &ImageReference, keyring: &Keyring)
     let (connection, registries) = (&shared.connection, shared.puller.registries());
     // A keyring that cannot be read is so for every repository.
     let mut logins = keyring.lookup(&reference.repository()).map_err(|why| (PullFailure::Pull, why))?;
+    let brought = !logins.is_empty();
     if shared.is_containerd() && registries.redirect(reference) {
         return own_pull::pull(shared, reference, keyring).await;
     }
-    if logins.is_empty() {
+    if !brought {
         logins.extend(registries.login(reference));
     }
-    let id = fetch(connection, reference, logins).await?;
+    let (id, login) = fetch(connection, reference, logins).await?;
     let found = find(connection, &id).await.map_err(|status| (PullFailure::Inspect, words(&status)))?;
-    found.ok_or_else(|| (PullFailure::Inspect, format!("{id} vanished right after its pull")))
+    let image = found.ok_or_else(|| (PullFailure::Inspect, format!("{id} vanished right after its pull")))?;
+    let login = login.filter(|_| brought);
+    record(shared, &image, reference, login).await;
+    Ok(image)
+}
+
+/// Notes which login has opened an image; `None` opens it to everyone.
+pub(crate) async fn record(
+    shared: &Shared,
+    image: &Image,
+    reference: &ImageReference,
+    login: Option<(String, String)>,
+) {
+    let (records, id, repository) = (shared.puller.records().clone(), image.id.clone(), reference.repository());
+    let record = move || records.pulled(&id, &repository, login.as_ref());
+    // It waits for the disk.
+    let _ = tokio::task::spawn_blocking(record).await;
 }
 
 /// Pulls with each login, or without one where there is none, as the kubelet does.
@@ -86,15 +106,15 @@ async fn fetch(
     connection: &Connection,
     reference: &ImageReference,
     logins: Vec<(String, String)>,
-) -> Result<String, Failure> {
+) -> Result<(String, Option<(String, String)>), Failure> {
     let mut refused: Vec<Failure> = Vec::new();
-    let login = |(username, password)| Some(AuthConfig { username, password, ..AuthConfig::default() });
     let anonymous = logins.is_empty().then_some(None);
-    for auth in logins.into_iter().map(login).chain(anonymous) {
+    for login in logins.into_iter().map(Some).chain(anonymous) {
+        let auth = login.clone().map(|(username, password)| AuthConfig { username, password, ..AuthConfig::default() });
         let image = ImageSpec { image: reference.to_string(), ..ImageSpec::default() };
         let request = PullImageRequest { image: Some(image), auth, sandbox_config: None };
         match connection.images().pull_image(timed(request, PULL_TIMEOUT)).await {
-            Ok(answer) => return Ok(answer.into_inner().image_ref),
+            Ok(answer) => return Ok((answer.into_inner().image_ref, login)),
             Err(status) => refused.push(failure(&status)),
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     container::Shared,
     content::{Copied, CopyError, Keep, Source, Store},
     cri::v1::Image,
-    image::{Failure, find},
+    image::{Failure, find, record},
 };
 
 /// How long containerd's CRI part may take to learn of an image: it is told by an event.
@@ -28,7 +28,11 @@ pub(crate) async fn pull(shared: &Shared, reference: &ImageReference, keyring: &
     let mut search = shared.puller.search(reference, &logins).await.map_err(failure)?;
     loop {
         match attempt(shared, &search, reference).await {
-            Ok(id) => return seen(shared, &reference.to_string(), &id).await,
+            Ok(id) => {
+                let image = seen(shared, &reference.to_string(), &id).await?;
+                record(shared, &image, reference, search.login().cloned()).await;
+                return Ok(image);
+            }
             Err(CopyError::Pull(error)) => search.failed(error).map_err(failure)?,
             Err(error) => {
                 return Err((PullFailure::Pull, format!("failed to pull {:?}: {error}", reference.to_string())));

@@ -374,6 +374,8 @@ impl Workload for ContainerdWorkload {
                 return Err(WorkloadError::ImageInUse(id));
             }
             let removed = image::remove(&self.shared.connection, &id).await.map_err(runtime_error)?;
+            let (records, gone) = (self.shared.puller.records().clone(), id.clone());
+            let _ = tokio::task::spawn_blocking(move || records.removed(&gone)).await;
             removed.ok_or_else(|| WorkloadError::Runtime(format!("no such image: {id}")))
         })
     }

@@ -20,7 +20,7 @@ pub(crate) async fn pull(store: Arc<ImageStore>, puller: Arc<Puller>, request: P
             let image = &request.image;
             fail(PullFailure::InvalidName, format!("couldn't parse image name {image:?}: {error}"))
         }
-        Ok(reference) => match (store.resolve(&reference), request.policy) {
+        Ok(reference) => match (usable(&store, &puller, &reference, &request.keyring), request.policy) {
             (Some(image), PullPolicy::IfNotPresent | PullPolicy::Never) => {
                 Report::Pulled { key: key.clone(), image: resolved(&reference, &image), transfer: None }
             }
@@ -42,6 +42,15 @@ pub(crate) async fn pull(store: Arc<ImageStore>, puller: Arc<Puller>, request: P
         },
     };
     reporter.send(report);
+}
+
+/// The image on the node, if the pod may use it without the registry being asked.
+fn usable(store: &ImageStore, puller: &Puller, reference: &ImageReference, keyring: &Keyring) -> Option<Image> {
+    let image = store.resolve(reference)?;
+    let repository = reference.repository();
+    // With a keyring that cannot be read a pull is tried, which says so.
+    let logins = keyring.lookup(&repository).unwrap_or_default();
+    puller.records().may_use(image.id.as_str(), &repository, &logins).then_some(image)
 }
 
 async fn pull_with(

@@ -13,7 +13,7 @@ use coracle_agent_core::workload::{
     AdoptedPod, BoxFuture, Command, ContainerKey, ContainerSpec, ExecOutcome, Feature, HostNetwork, ImageInfo, Opened,
     PodStats, PodUid, Report, RuntimeInfo, SandboxSpec, StartStage, Stats, StreamRequest, Workload, WorkloadError,
 };
-use coracle_artifact::{ArtifactError, Digest, ImageStore, PullOptions, Puller, StoreLimits};
+use coracle_artifact::{ArtifactError, Digest, ImageStore, PullOptions, PullRecords, Puller, StoreLimits};
 use coracle_engine::{CacheLimits, CompiledCache, EngineError, EngineOptions, Engines, GuestRuntime};
 use coracle_host::{HttpClient, PodAddresses, PodNetwork, ProgramRegistry, program_registry};
 use jiff::Timestamp;
@@ -150,7 +150,7 @@ impl WasmWorkload {
         let services = Services {
             reporter: Reporter::new(reports, runtime.handle().clone()),
             programs: program_registry(engines, Some(cache)).map_err(WasmError::Interfaces)?,
-            puller: Arc::new(Puller::new(images.clone(), config.pull)),
+            puller: Arc::new(Puller::new(images.clone(), config.pull, PullRecords::open(directory("pulls.json"))?)),
             images,
             http: HttpClient::new(config.extra_roots)?,
             log_limits: config.logs,
@@ -325,7 +325,13 @@ impl Workload for WasmWorkload {
             if self.image_in_use(&image.id) {
                 return Err(WorkloadError::ImageInUse(key));
             }
-            let removed = self.services.runtime.handle().spawn_blocking(move || images.remove(&key)).await;
+            let services = self.services.clone();
+            let remove = move || {
+                let freed = images.remove(&key)?;
+                services.puller.records().removed(image.id.as_str());
+                Ok::<_, ArtifactError>(freed)
+            };
+            let removed = self.services.runtime.handle().spawn_blocking(remove).await;
             match removed {
                 Ok(Ok(bytes)) => Ok(bytes),
                 Ok(Err(error)) => Err(WorkloadError::Runtime(error.to_string())),

@@ -18,7 +18,7 @@ pub use self::{
     search::{Remote, Search},
 };
 use crate::{
-    ArtifactError, Digest, Image, ImageReference, ImageStore, PullError, Registries,
+    ArtifactError, Digest, Image, ImageReference, ImageStore, PullError, PullRecords, Registries,
     manifest::{ComponentLayer, Manifest},
     store::{Incoming, Pinned},
 };
@@ -56,6 +56,7 @@ pub struct Pulled {
 pub struct Puller {
     store: Arc<ImageStore>,
     options: PullOptions,
+    records: Arc<PullRecords>,
     /// The client for hosts of which nothing is said, from its first use.
     client: OnceLock<Client>,
     permits: tokio::sync::Semaphore,
@@ -72,9 +73,21 @@ pub(crate) fn client() -> ClientBuilder {
 
 impl Puller {
     /// A puller into `store`.
-    pub fn new(store: Arc<ImageStore>, options: PullOptions) -> Self {
+    pub fn new(store: Arc<ImageStore>, options: PullOptions, records: PullRecords) -> Self {
         let permits = tokio::sync::Semaphore::new(MAX_PULLS);
-        Self { store, options, client: OnceLock::new(), permits, under_way: Mutex::new(HashMap::new()) }
+        Self {
+            store,
+            options,
+            records: Arc::new(records),
+            client: OnceLock::new(),
+            permits,
+            under_way: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Which logins opened the images of this node.
+    pub fn records(&self) -> &Arc<PullRecords> {
+        &self.records
     }
 
     /// What is said of registries.
@@ -89,7 +102,17 @@ impl Puller {
         loop {
             let tried = async { Fetch { remote: search.log_in().await?, reference, store: &self.store }.run().await };
             match tried.await {
-                Ok(image) => return Ok(Pulled { image, took: start.elapsed() }),
+                Ok(image) => {
+                    let (records, id, repository) = (self.records.clone(), image.id.clone(), reference.repository());
+                    let login = search.login().cloned();
+                    let record = move || {
+                        records.pulled(id.as_str(), &repository, login.as_ref());
+                        Ok(())
+                    };
+                    let kept = blocking(record).await;
+                    kept.map_err(|source| PullError::Artifact { reference: reference.to_string(), source })?;
+                    return Ok(Pulled { image, took: start.elapsed() });
+                }
                 Err(error) => search.failed(error)?,
             }
         }

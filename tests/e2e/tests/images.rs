@@ -117,6 +117,23 @@ fn secrets_open_private_registries() -> Result<()> {
     let words = "Warning Unable to retrieve some image pull secrets (lost, gone); attempting to pull the image may not succeed.\n";
     ensure!(told == words, "{told}");
     ensure!(!cluster.log().contains("sesame"), "{}", cluster.log());
+    // What a secret has fetched is for those who have it, also where no registry need be asked.
+    let present = |name: &str, image: &str, more: &str| pod(name, image, more).replace("Always", "IfNotPresent");
+    let guest_present = guest("guest-present", &hello, "").replace("Always", "IfNotPresent");
+    let never = pod("never", &busybox, "").replace("Always", "Never");
+    cluster.apply(
+        &(present("with", &busybox, &secrets("{name: old}"))
+            + &present("without", &busybox, "")
+            + &guest_present
+            + &never),
+    )?;
+    cluster.ready("with")?;
+    let told = events(&cluster, "with", "Pulled")?;
+    ensure!(told.contains("already present on machine and can be accessed by the pod"), "{told}");
+    for refused in ["without", "guest-present"] {
+        waits(&cluster, refused, "ImagePullBackOff")?;
+    }
+    waits(&cluster, "never", "ErrImageNeverPull")?;
     // A secret that comes mends it.
     cluster.k("delete pod none")?;
     cluster.apply(&pod("none", &busybox, &secrets("{name: right}")))?;
@@ -202,7 +219,21 @@ fn mirrors_and_certificates_apply_to_both_sorts() -> Result<()> {
     let cluster = Cluster::start_on_with(&machine, &["--private-registry", &file.display().to_string()])?;
     cluster.apply(&pod("refused", &format!("{SECURE}/busybox:v1"), ""))?;
     let told = events(&cluster, "refused", "Failed")?;
-    ensure!(told.contains("Failed to pull image"), "{told}");
+    ensure!(told.contains("CertificateRequired") || told.contains("BadCertificate"), "{told}");
+    drop(cluster);
+    let doubtful = text.replace("ca_file: ", "cert_file: ").replace("/ca.crt", "/client.crt");
+    fs::write(
+        &file,
+        doubtful
+            + &format!(
+                "      key_file: {shown}/client.key
+"
+            ),
+    )?;
+    let cluster = Cluster::start_on_with(&machine, &["--private-registry", &file.display().to_string()])?;
+    cluster.apply(&pod("doubted", &format!("{SECURE}/busybox:v1"), ""))?;
+    let told = events(&cluster, "doubted", "Failed")?;
+    ensure!(told.contains("UnknownIssuer"), "{told}");
     Ok(())
 }
 

@@ -70,6 +70,11 @@ impl Handler {
             let imported = self.inner.runtimes.import(archive, containers).await.map_err(refused)?;
             images.extend(imported.iter().map(container));
         }
+        // What was brought by hand is for every pod.
+        let ids: Vec<String> = images.iter().filter_map(|image| image["digest"].as_str().map(str::to_owned)).collect();
+        let records = self.inner.wasm.puller().records().clone();
+        let forget = move || ids.iter().for_each(|id| records.removed(id));
+        tokio::task::spawn_blocking(forget).await.map_err(internal)?;
         self.changed();
         Ok(json!({ "images": images }))
     }

@@ -22,12 +22,21 @@ pub struct Search<'a> {
     client: &'a Client,
     max_manifest_bytes: u64,
     /// What is not tried yet, the place and login in use first.
-    left: VecDeque<(Endpoint<'a>, VecDeque<Option<Login>>)>,
+    left: VecDeque<Place<'a>>,
     /// The first refusal of a login at this place: it says more than that of the next one.
     denied: Option<PullError>,
     /// What the places before said.
     mirrors: Vec<String>,
     _held: Option<(OwnedMutexGuard<()>, SemaphorePermit<'a>)>,
+}
+
+/// A place that is not tried yet.
+struct Place<'a> {
+    endpoint: Endpoint<'a>,
+    /// The logins to try; `None` is without one.
+    logins: VecDeque<Option<Login>>,
+    /// Whether the logins were brought for this pull, and are not the node's.
+    brought: bool,
 }
 
 /// One place of an image, after the login.
@@ -49,11 +58,10 @@ impl<'a> Search<'a> {
             let brought = logins(&endpoint.repository);
             // As the kubelet and the runtimes have it: what a pod brings goes before what the node knows, and with a login
             // there is no try without one.
-            let tries: VecDeque<Option<Login>> = match (brought.is_empty(), endpoint.login) {
-                (false, _) => brought.into_iter().map(Some).collect(),
-                (true, known) => [known.cloned()].into(),
-            };
-            (endpoint, tries)
+            match (brought.is_empty(), endpoint.login) {
+                (false, _) => Place { endpoint, logins: brought.into_iter().map(Some).collect(), brought: true },
+                (true, known) => Place { endpoint, logins: [known.cloned()].into(), brought: false },
+            }
         };
         let left = endpoints.into_iter().map(with_logins).collect();
         Self { reference, client, max_manifest_bytes, left, denied: None, mirrors: Vec::new(), _held: None }
@@ -65,7 +73,7 @@ impl<'a> Search<'a> {
 
     /// Goes to the next place, with the next login.
     pub async fn log_in(&self) -> Result<Remote<'a>, PullError> {
-        let (endpoint, logins) = self.left.front().ok_or_else(|| self.nothing_left())?;
+        let Place { endpoint, logins, .. } = self.left.front().ok_or_else(|| self.nothing_left())?;
         let login = logins.front().and_then(Option::as_ref);
         let client = endpoint.client.unwrap_or(self.client).clone();
         let (base, path) = (endpoint.base.clone(), endpoint.path.clone());
@@ -74,12 +82,17 @@ impl<'a> Search<'a> {
         Ok(Remote { registry, reference: self.reference, max_manifest_bytes: self.max_manifest_bytes })
     }
 
+    /// The login that is tried now, if it was brought for this pull: what it opens is not everyone's.
+    pub fn login(&self) -> Option<&(String, String)> {
+        self.left.front().filter(|place| place.brought)?.logins.front()?.as_ref()
+    }
+
     /// Tells how the attempt failed.
     ///
     /// # Errors
     /// There is nothing else to try, or it would be of no use: this is how the pull has failed.
     pub fn failed(&mut self, error: PullError) -> Result<(), PullError> {
-        let Some((endpoint, logins)) = self.left.front_mut() else { return Err(error) };
+        let Some(Place { endpoint, logins, .. }) = self.left.front_mut() else { return Err(error) };
         let mut error = error;
         if matches!(error, PullError::Denied { .. }) {
             logins.pop_front();
@@ -159,8 +172,8 @@ mod tests {
     }
 
     fn now(search: &Search<'_>) -> String {
-        let (endpoint, logins) = search.left.front().unwrap();
-        let login = logins.front().unwrap().as_ref();
+        let place = search.left.front().unwrap();
+        let (endpoint, login) = (&place.endpoint, place.logins.front().unwrap().as_ref());
         format!("{} {}", endpoint.base, login.map_or("-", |(user, _)| user))
     }
 
@@ -182,11 +195,13 @@ mod tests {
         let mut seen = vec![now(&search)];
         search.failed(PullError::NotFound { reference: "r".into() }).unwrap();
         seen.push(now(&search));
+        assert_eq!(search.login(), None, "the node's login opens it to everyone");
         search.failed(denied("no")).unwrap();
         seen.push(now(&search));
         search.failed(denied("first")).unwrap();
         seen.push(now(&search));
         assert_eq!(seen, ["https://m.io/v2/ -", "https://n.io/v2/ n", "https://a.io/v2/ 1", "https://a.io/v2/ 2"]);
+        assert_eq!(search.login().unwrap().0, "2");
         let error = search.failed(denied("second")).unwrap_err();
         assert!(matches!(error.of_registry(), PullError::Denied { message, .. } if message == "first"), "{error}");
         let words = error.to_string();

@@ -113,7 +113,13 @@ impl Setup {
         let store = Arc::new(ImageStore::open(folder.path(), limits).unwrap());
         let requests = registry.requests.clone();
         let address = registry.serve().await;
-        Self { puller: Puller::new(store.clone(), PullOptions::default()), store, address, requests, _folder: folder }
+        Self {
+            puller: Puller::new(store.clone(), PullOptions::default(), PullRecords::default()),
+            store,
+            address,
+            requests,
+            _folder: folder,
+        }
     }
 
     fn reference(&self, rest: &str) -> ImageReference {
@@ -157,7 +163,12 @@ async fn credentials_are_tried_in_order() {
     };
     let denied = pull(&["wrong", "older"]).await;
     assert!(matches!(denied, Err(PullError::Denied { .. })), "{denied:?}");
-    pull(&["wrong", "secret"]).await.unwrap();
+    let image = pull(&["wrong", "secret"]).await.unwrap().image;
+    let may_use = |password: &str| {
+        let logins = [("user".to_owned(), password.to_owned())];
+        setup.puller.records().may_use(image.id.as_str(), &reference.repository(), &logins)
+    };
+    assert!(may_use("secret") && !may_use("wrong"), "what a login has opened is open to that login");
 }
 
 #[tokio::test]
@@ -187,7 +198,7 @@ async fn a_mirror_is_asked_first_under_the_name_it_has_there_and_with_its_own_lo
         setup.address
     );
     let registries = Arc::new(crate::Registries::of(&text));
-    let puller = Puller::new(setup.store.clone(), PullOptions { registries });
+    let puller = Puller::new(setup.store.clone(), PullOptions { registries }, PullRecords::default());
     let reference: ImageReference = format!("{}/far/hello:v1", setup.address).parse().unwrap();
     let image = puller.pull(&reference, &anonymous).await.unwrap().image;
     assert!(image.names.contains(&reference.to_string()), "it has the name it was asked by: {image:?}");
@@ -265,8 +276,11 @@ async fn of_an_answer_without_end_no_more_is_read_than_it_can_need() {
         let store = Arc::new(ImageStore::open(folder.path(), StoreLimits::default()).unwrap());
         let limit = usize::try_from(store.limits().max_manifest_bytes).unwrap();
         let reference = format!("{address}/team/hello").parse().unwrap();
-        let error =
-            Puller::new(store, PullOptions::default()).pull(&reference, &anonymous).await.unwrap_err().to_string();
+        let error = Puller::new(store, PullOptions::default(), PullRecords::default())
+            .pull(&reference, &anonymous)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(refused), "{error}");
         // What the sockets of both sides hold is sent and read by nobody.
         let sent = sent.load(std::sync::atomic::Ordering::Relaxed);
@@ -282,7 +296,10 @@ async fn a_registry_that_is_not_there_is_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(ImageStore::open(folder.path(), StoreLimits::default()).unwrap());
     let reference = format!("{address}/team/hello").parse().unwrap();
-    let error = Puller::new(store, PullOptions::default()).pull(&reference, &anonymous).await.unwrap_err();
+    let error = Puller::new(store, PullOptions::default(), PullRecords::default())
+        .pull(&reference, &anonymous)
+        .await
+        .unwrap_err();
     assert!(matches!(error, PullError::Unavailable { .. }), "{error}");
 }
 
