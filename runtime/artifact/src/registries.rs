@@ -185,7 +185,7 @@ impl Registries {
         );
         Endpoint {
             base: base.clone(),
-            repository: format!("{host}/{path}"),
+            repository: format!("{}/{path}", named(base, &host)),
             path,
             login: access.and_then(|access| access.login.as_ref()),
             client: access.and_then(|access| access.client.as_ref()),
@@ -206,6 +206,15 @@ impl Registries {
 fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// A mirror's host as logins are looked up by it. A name without a dot or a port would be taken for a user of Docker Hub, whose
+/// logins are none of the mirror's: it has its port then.
+fn named(base: &Url, host: &str) -> String {
+    match base.port_or_known_default() {
+        Some(port) if !host.contains(['.', ':']) => format!("{host}:{port}"),
+        _ => host.to_owned(),
+    }
 }
 
 fn without_scheme(name: &str) -> &str {

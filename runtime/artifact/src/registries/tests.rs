@@ -28,6 +28,7 @@ mirrors:
     rewrite: {"^library/(.*)": "hub/$1", "^team/": "other/"}
   "*":
     endpoint: [https://all.example]
+  short.example: {endpoint: ["http://mirror/"]}
   own.example:
 configs:
   one.example:5000:
@@ -58,6 +59,8 @@ configs:
         places(&registries, "quay.io/x"),
         ["https://all.example/v2/x [all.example/x] as a tls", "https://quay.io/v2/x [quay.io/x]"]
     );
+    let short = places(&registries, "short.example/x");
+    assert_eq!(short[0], "http://mirror/v2/x [mirror:80/x]", "it gets no login that is meant for Docker Hub");
     assert_eq!(places(&registries, "own.example/x"), ["https://own.example/v2/x [own.example/x]"]);
     let reference = "docker.io/hello".parse().unwrap();
     assert!(registries.redirect(&reference));
