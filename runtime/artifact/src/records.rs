@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
 };
@@ -44,8 +44,9 @@ pub struct PullRecords {
 }
 
 impl Default for PullRecords {
+    /// Records that never reach a disk, and so need no salt.
     fn default() -> Self {
-        Self { path: None, records: Mutex::new(Records { salt: salt(), images: BTreeMap::new() }) }
+        Self { path: None, records: Mutex::default() }
     }
 }
 
@@ -62,7 +63,10 @@ impl PullRecords {
                     path.display()
                 ))
             })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Records { salt: salt(), images: BTreeMap::new() },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let salt = salt().map_err(ArtifactError::io("salt", &path))?;
+                Records { salt, images: BTreeMap::new() }
+            }
             Err(source) => return Err(ArtifactError::Io { what: "read", path, source }),
         };
         Ok(Self { path: Some(path), records: Mutex::new(records) })
@@ -140,9 +144,11 @@ fn hash(salt: &str, (user, password): &Login) -> String {
     sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn salt() -> String {
-    let bytes: [u8; 16] = rand::random();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Random bytes of the kernel's.
+fn salt() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]
