@@ -3,7 +3,6 @@
 
 mod grpc;
 mod redirect;
-mod tls;
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +34,7 @@ const MAX_BODY_BYTES: usize = 10 * 1024;
 #[derive(Clone)]
 pub(crate) struct Prober {
     slots: Arc<Semaphore>,
-    tls: tls::Connector,
+    tls: coracle_streaming::Unverified,
 }
 
 /// An answer to a GET.
@@ -57,7 +56,7 @@ enum Failed {
 
 impl Prober {
     pub(crate) fn new() -> Self {
-        Self { slots: Arc::new(Semaphore::new(MAX_CONCURRENT)), tls: tls::Connector::new() }
+        Self { slots: Arc::new(Semaphore::new(MAX_CONCURRENT)), tls: coracle_streaming::Unverified::new() }
     }
 
     /// Tries a target once, as a probe.

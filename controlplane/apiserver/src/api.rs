@@ -10,7 +10,7 @@ use coracle_api::kind::{Kind, Storage};
 use coracle_api::selector::FieldSelector;
 use coracle_store::Store;
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
@@ -91,6 +91,7 @@ pub(crate) struct Call<'a> {
     pub(crate) user: &'a User,
     pub(crate) path: &'a ResourcePath,
     pub(crate) query: &'a Query,
+    pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) served: &'a Arc<Served>,
     pub(crate) shape: Shape,
@@ -120,6 +121,7 @@ impl Call<'_> {
             user: self.user,
             path,
             query: self.query,
+            uri: self.uri,
             headers: self.headers,
             served,
             shape: self.shape,
@@ -267,6 +269,7 @@ impl ApiServer {
                     user: &user,
                     path: &path,
                     query,
+                    uri: &head.uri,
                     headers: &head.headers,
                     served,
                     shape: Shape::Plain,

@@ -89,7 +89,7 @@ async fn object(call: &Call<'_>, verb: Verb, body: Bytes) -> Result<Response<Bod
         Verb::DeleteCollection if call.kind().info.has_delete_collection => {
             delete::delete_collection(call, &body).await
         }
-        Verb::DeleteCollection => Err(ApiError::method_not_known()),
+        Verb::DeleteCollection | Verb::Options => Err(ApiError::method_not_known()),
         Verb::Watch => Err(ApiError::internal("watches are answered before they get here")),
     }
 }

@@ -83,6 +83,7 @@ fn word(verb: Verb) -> &'static str {
         Verb::Patch => "PATCH",
         Verb::Delete => "DELETE",
         Verb::DeleteCollection => "DELETECOLLECTION",
+        Verb::Options => "OPTIONS",
     }
 }
 

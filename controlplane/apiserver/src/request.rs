@@ -28,6 +28,9 @@ pub enum Verb {
     Delete,
     /// Remove many.
     DeleteCollection,
+    /// Ask what can be done (`OPTIONS`), which only those behind `proxy` can be asked. Rules have no word for it: only one
+    /// for every verb allows it.
+    Options,
 }
 
 impl Verb {
@@ -43,6 +46,7 @@ impl Verb {
             Self::Patch => "patch",
             Self::Delete => "delete",
             Self::DeleteCollection => "deletecollection",
+            Self::Options => "",
         }
     }
 }
@@ -114,7 +118,7 @@ pub struct ResourcePath {
     pub name: String,
     /// The subresource, empty for none.
     pub subresource: String,
-    /// What stands behind `proxy/`.
+    /// What stands behind the subresource, as it came: its first slash, escapes and empty parts with it.
     pub rest: String,
     /// The deprecated `/watch/` prefix was there.
     pub watch_prefix: bool,
@@ -136,8 +140,15 @@ impl Target {
     /// The path holds broken percent-encoding.
     pub fn parse(path: &str) -> Result<Self, ApiError> {
         let mut segments = Vec::with_capacity(10);
-        for segment in path.split('/').filter(|s| !s.is_empty()) {
-            segments.push(decode(segment)?);
+        let mut ends = Vec::with_capacity(10);
+        let mut end = 0;
+        for segment in path.split('/') {
+            end += segment.len();
+            if !segment.is_empty() {
+                segments.push(decode(segment)?);
+                ends.push(end);
+            }
+            end += 1;
         }
         let other = || Self::Other(path.trim_end_matches('/').to_owned());
         let (group, version, rest) = match segments.first().map(AsRef::as_ref) {
@@ -155,6 +166,7 @@ impl Target {
             [first, ns, third, ..] if first == "namespaces" && !own(third) => (ns.as_ref(), &rest[2..]),
             _ => ("", rest),
         };
+        let before = segments.len() - rest.len();
         let part = |i: usize| rest.get(i).map(|s| s.clone().into_owned()).unwrap_or_default();
         let (resource, name, subresource) = (part(0), part(1), part(2));
         let namespace = if resource == "namespaces" && namespace.is_empty() && group.is_empty() {
@@ -169,7 +181,7 @@ impl Target {
             resource,
             name,
             subresource,
-            rest: rest.get(3..).map(|r| r.join("/")).unwrap_or_default(),
+            rest: ends.get(before + 2).map(|end| path[*end..].to_owned()).unwrap_or_default(),
             watch_prefix,
         })))
     }
@@ -197,6 +209,7 @@ pub(crate) fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Resul
         Method::PATCH if named => Verb::Patch,
         Method::DELETE if named => Verb::Delete,
         Method::DELETE => Verb::DeleteCollection,
+        Method::OPTIONS if path.subresource == "proxy" => Verb::Options,
         _ => return Err(ApiError::method_not_known()),
     })
 }
@@ -228,7 +241,10 @@ mod tests {
                 "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
                 Some("rbac.authorization.k8s.io|v1||clusterroles|system:node||"),
             ),
-            ("/api/v1/nodes/n/proxy/stats/summary", Some("|v1||nodes|n|proxy|stats/summary")),
+            ("/api/v1/nodes/n/proxy/stats/summary", Some("|v1||nodes|n|proxy|/stats/summary")),
+            ("/api/v1/nodes/n/proxy", Some("|v1||nodes|n|proxy|")),
+            ("/api/v1/nodes/n/proxy/", Some("|v1||nodes|n|proxy|/")),
+            ("//api/v1//namespaces/a/pods/b:80/proxy//x%2Fy//z/", Some("|v1|a|pods|b:80|proxy|//x%2Fy//z/")),
             ("/api/v1/watch/namespaces/a/pods", Some("|v1|a|pods|||")),
             ("/api", None),
             ("/apis/apps/v1", None),
@@ -254,5 +270,8 @@ mod tests {
         check(Method::DELETE, "/api/v1/namespaces/a/pods", Verb::DeleteCollection);
         check(Method::DELETE, "/api/v1/namespaces/a/pods/b", Verb::Delete);
         check(Method::PATCH, "/api/v1/namespaces/a/pods/b", Verb::Patch);
+        check(Method::OPTIONS, "/api/v1/namespaces/a/pods/b/proxy/x", Verb::Options);
+        let Target::Resource(pods) = Target::parse("/api/v1/pods").unwrap() else { panic!("a resource") };
+        assert!(verb(&Method::OPTIONS, &pods, &Query::default()).is_err());
     }
 }

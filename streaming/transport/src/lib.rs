@@ -5,6 +5,7 @@ mod byte_stream;
 mod port_forward;
 mod remote_command;
 mod spdy;
+mod tls;
 mod upgrade;
 mod websocket;
 
@@ -12,6 +13,7 @@ pub use byte_stream::{BoxedStream, ByteStream, IDLE_TIMEOUT, splice};
 pub use port_forward::port_forward;
 pub use remote_command::{Streams, remote_command};
 pub use spdy::{Connection, Gone, Stream, StreamReader, StreamWriter, connect};
+pub use tls::Unverified;
 pub use upgrade::{
     PORT_FORWARD_PROTOCOL, REMOTE_COMMAND_PROTOCOLS, STREAM_PROTOCOL_HEADER, TUNNEL_PROTOCOL, Wanted, choose_protocol,
     spdy_accepted, stream_protocols, wanted, websocket_accepted, websocket_protocols,

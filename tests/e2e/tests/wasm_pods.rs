@@ -323,3 +323,35 @@ spec:
     ensure!(pieces.trim_end() == "x".repeat(3 * 4096), "{} bytes", pieces.len());
     has_lines(&printed(&cluster, "runs", "c")?, &["begins", "A=b", "HOSTNAME=runs", "ends"])
 }
+
+#[test]
+fn pods_and_services_are_reached_through_the_api_server() -> Result<()> {
+    let cluster = start()?;
+    cluster.apply(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec: {runtimeClassName: wasm, containers: [{name: c, image: "server:v1", ports: [{containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: main, port: 80, targetPort: 8080}]}
+"#,
+    )?;
+    cluster.ready("web")?;
+    let here = "/api/v1/namespaces/default";
+    for proxy in ["pods/web", "pods/web:8080", "services/web", "services/web:main", "services/http:web:80"] {
+        let path = format!("{here}/{proxy}/proxy");
+        let said = eventually(SOON, || cluster.k(&format!("get --raw {path}/headers?a=b")))?;
+        has_lines(&said, &[&format!("x-forwarded-uri: {path}/headers")])?;
+        ensure!(!said.to_lowercase().contains("authorization"), "{said}");
+    }
+    let refused = cluster.k_fails(&format!("get --raw {here}/services/web/proxy/status?418"))?;
+    ensure!(refused.contains("the server responded with the status code 418"), "{refused}");
+    let node = cluster.field("pod web", "{.spec.nodeName}")?;
+    let summary = cluster.k(&format!("get --raw /api/v1/nodes/{node}/proxy/stats/summary"))?;
+    ensure!(summary.contains("\"nodeName\""), "{summary}");
+    Ok(())
+}

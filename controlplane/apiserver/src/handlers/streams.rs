@@ -7,7 +7,8 @@ mod upgrades;
 use bytes::Bytes;
 use coracle_api::ApiError;
 use coracle_api::status::Reason;
-use http::{Method, Request, Response, StatusCode};
+use http::header::{self, HeaderName};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::api::Call;
@@ -26,6 +27,7 @@ pub(crate) async fn answer(call: &Call<'_>, method: &Method, body: Bytes) -> Res
         ("Pod", "log") if *method == Method::GET => log(call).await,
         ("Pod", "log") => Err(ApiError::method_not_known()),
         ("Pod", "exec" | "attach" | "portforward") => upgrades::answer(call, method).await,
+        (_, "proxy") if call.path.rest.is_empty() && matches!(*method, Method::GET | Method::HEAD) => to_its_root(call),
         ("Pod", "proxy") => proxy::pod(call, method, body).await,
         ("Service", "proxy") => proxy::service(call, method, body).await,
         ("Node", "proxy") => node_proxy(call, method, body).await,
@@ -133,14 +135,50 @@ fn check_log_options(call: &Call<'_>, query: &Query) -> Result<(), ApiError> {
 /// `nodes/proxy`: the node's own API.
 async fn node_proxy(call: &Call<'_>, method: &Method, body: Bytes) -> Result<Response<Body>, ApiError> {
     current(call)?;
-    call.to_node(&call.path.name, method, &behind_proxy(&call.path.rest, call.query), body).await
+    let mut request = node_request(method, &below(call), body)?;
+    *request.headers_mut() = own_headers_dropped(call.headers, false);
+    // The body came as a whole, which tells its length.
+    request.headers_mut().remove(header::CONTENT_LENGTH);
+    call.ask_node(&call.path.name, request).await
 }
 
-/// A path and a query as they came, encoded again: what was an escaped `?` stays part of the path.
-fn behind_proxy(rest: &str, query: &Query) -> String {
-    let segments: Vec<String> = rest.split('/').map(encode).collect();
-    let (path, query) = (segments.join("/"), query.encode());
-    if query.is_empty() { format!("/{path}") } else { format!("/{path}?{query}") }
+/// Sends a browser to the root of what is behind `proxy`, from where its relative links lead to the right places.
+fn to_its_root(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let query = call.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let location = http::HeaderValue::try_from(format!("{}/{query}", call.uri.path()));
+    let location = location.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let mut response = text(StatusCode::MOVED_PERMANENTLY, Body::empty());
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+/// The path and the query behind `proxy`, as they came.
+fn below(call: &Call<'_>) -> String {
+    let path = if call.path.rest.is_empty() { "/" } else { &call.path.rest };
+    call.uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+}
+
+/// What is about one connection and not about the message on it (RFC 9110, section 7.6.1), and the caller's credentials.
+const OWN: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::AUTHORIZATION,
+];
+
+/// The headers of a message that goes on, without those of the connection it came by, but for what asks for another protocol.
+fn own_headers_dropped(headers: &HeaderMap, upgrades: bool) -> HeaderMap {
+    let mut kept = headers.clone();
+    for name in OWN {
+        if !upgrades || !matches!(name, header::CONNECTION | header::UPGRADE) {
+            kept.remove(name);
+        }
+    }
+    kept
 }
 
 fn encode(text: &str) -> String {
@@ -150,11 +188,18 @@ fn encode(text: &str) -> String {
 impl Call<'_> {
     /// Asks a node.
     async fn to_node(&self, node: &str, method: &Method, path: &str, body: Bytes) -> Result<Response<Body>, ApiError> {
+        self.ask_node(node, node_request(method, path, body)?).await
+    }
+
+    async fn ask_node(&self, node: &str, request: Request<Bytes>) -> Result<Response<Body>, ApiError> {
         let nodes = self.api.nodes.get().ok_or_else(|| ApiError::unavailable("no way to reach the nodes yet"))?;
-        let request =
-            Request::builder().method(method).uri(path).body(body).map_err(|e| ApiError::bad_request(e.to_string()))?;
         nodes.request(node, request).await.map_err(|error| node_unreachable(node, error))
     }
+}
+
+fn node_request(method: &Method, path: &str, body: Bytes) -> Result<Request<Bytes>, ApiError> {
+    let request = Request::builder().method(method).uri(path).body(body);
+    request.map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 fn node_unreachable(node: &str, error: NodeError) -> ApiError {
@@ -163,22 +208,5 @@ fn node_unreachable(node: &str, error: NodeError) -> ApiError {
             ApiError::not_found(coracle_api::status::ResourceName { group: "", plural: "nodes" }, node)
         }
         NodeError::Unreachable(why) => ApiError::internal(format!("the node {node} cannot be reached: {why}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_and_queries_reach_the_node_as_they_came() {
-        let check = |rest: &str, query: &str, expect: &str| {
-            let path = behind_proxy(rest, &Query::parse(query));
-            assert_eq!(path, expect);
-            path.parse::<http::Uri>().unwrap();
-        };
-        check("stats/summary", "only_cpu_and_memory=true", "/stats/summary?only_cpu_and_memory=true");
-        check("metrics/", "", "/metrics/");
-        check("logs/a?b/ü", "x=1&x=%26", "/logs/a%3Fb/%C3%BC?x=1&x=%26");
     }
 }

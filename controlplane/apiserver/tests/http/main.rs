@@ -7,6 +7,7 @@ mod lists;
 mod managed;
 mod namespaces;
 mod nodes;
+mod proxies;
 mod quotas;
 mod reviews;
 mod rules;

@@ -1,16 +1,23 @@
-//! `pods/proxy` and `services/proxy`: a request goes on to a port of a pod, and its answer back, as it is; one that becomes another
-//! protocol is joined to the pod. The path below `proxy/` is the pod's; who asks is not told.
+//! `pods/proxy` and `services/proxy`: a request goes on to a port of a pod, and its answer back; one that becomes another
+//! protocol is joined to the pod. The path below `proxy/` is the pod's, and links of its pages are told so that they lead back
+//! here; who asks is not told.
+
+mod rewrite;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bytes::Bytes;
+use std::io::Read as _;
+
+use bytes::{Bytes, BytesMut};
 use coracle_api::ApiError;
-use coracle_api::status::Reason;
 use coracle_store::ListRange;
+use coracle_streaming::{BoxedStream, Unverified};
+use flate2::read::GzDecoder;
+use futures::{StreamExt as _, stream};
 use http::header::{self, HeaderName};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyDataStream, Full};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -18,7 +25,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use rand::Rng as _;
 use tokio::net::TcpStream;
 
-use super::behind_proxy;
+use self::rewrite::Root;
+use super::{below, own_headers_dropped};
 use crate::api::Call;
 use crate::body::Body;
 use crate::registry::Stored;
@@ -29,23 +37,31 @@ use crate::writes::current;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The port of a URL that names none.
 const HTTP_PORT: u16 = 80;
-/// What is about one connection and not about the request (RFC 9110, section 7.6.1), and the caller's credentials.
-const OWN: [HeaderName; 8] = [
-    header::CONNECTION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::AUTHORIZATION,
+/// The longest page whose links are told otherwise, also when it is unpacked.
+const MAX_PAGE_BYTES: usize = 4 << 20;
+/// What a pod may not say in the name of the API server: who else may read its answers.
+const CROSS_ORIGIN: [HeaderName; 5] = [
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::ACCESS_CONTROL_ALLOW_HEADERS,
+    header::ACCESS_CONTROL_ALLOW_METHODS,
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
 ];
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 
 /// `NAME`, `NAME:PORT` or `SCHEME:NAME:PORT` (`SplitSchemeNamePort` of Kubernetes).
 #[derive(Debug, PartialEq, Eq)]
 struct Target<'a> {
     name: &'a str,
     port: &'a str,
+    tls: bool,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Server {
+    address: SocketAddr,
+    tls: bool,
 }
 
 fn target<'a>(id: &'a str, what: &str) -> Result<Target<'a>, ApiError> {
@@ -57,11 +73,7 @@ fn target<'a>(id: &'a str, what: &str) -> Result<Target<'a>, ApiError> {
         _ => return Err(ApiError::bad_request(format!("invalid {what} request {id:?}"))),
     };
     match scheme {
-        "" | "http" => Ok(Target { name, port }),
-        "https" => Err(ApiError::new(
-            Reason::MethodNotAllowed,
-            "the proxy of this server speaks to pods over http only: use `kubectl port-forward` for https",
-        )),
+        "" | "http" | "https" => Ok(Target { name, port, tls: scheme == "https" }),
         _ => Err(ApiError::bad_request(format!("invalid {what} request {id:?}"))),
     }
 }
@@ -77,7 +89,7 @@ pub(super) async fn pod(call: &Call<'_>, method: &Method, body: Bytes) -> Result
         number => number.parse().map_err(|_| ApiError::bad_request(format!("invalid port {number:?}")))?,
     };
     let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
-    pass_on(call, method, body, SocketAddr::new(allowed(ip)?, port)).await
+    pass_on(call, method, body, Server { address: SocketAddr::new(allowed(ip)?, port), tls: target.tls }).await
 }
 
 fn first_port(pod: &Pod) -> Option<u16> {
@@ -110,7 +122,8 @@ pub(super) async fn service(call: &Call<'_>, method: &Method, body: Bytes) -> Re
         return Err(ApiError::unavailable(format!("no endpoints available for service {:?}", call.path.name)));
     }
     let chosen = addresses.swap_remove(rand::rng().random_range(0..addresses.len()));
-    pass_on(call, method, body, SocketAddr::new(allowed(Some(chosen.ip()))?, chosen.port())).await
+    let address = SocketAddr::new(allowed(Some(chosen.ip()))?, chosen.port());
+    pass_on(call, method, body, Server { address, tls: target.tls }).await
 }
 
 /// The name of the port that is meant: by its name, its number, or because it is the only one.
@@ -152,16 +165,18 @@ fn endpoints(call: &Call<'_>, service: &str, port: &str) -> Result<Vec<SocketAdd
     Ok(found)
 }
 
-async fn pass_on(call: &Call<'_>, method: &Method, body: Bytes, to: SocketAddr) -> Result<Response<Body>, ApiError> {
-    let failed = |error: &dyn std::fmt::Display| {
-        ApiError::unavailable(format!("error trying to reach service: dial tcp {to}: {error}"))
-    };
+async fn pass_on(call: &Call<'_>, method: &Method, body: Bytes, to: Server) -> Result<Response<Body>, ApiError> {
     let upgrade = call.upgrade.lock().take().filter(|_| coracle_streaming::wanted(call.headers).is_some());
     let permit = upgrade.as_ref().map(|_| call.api.sessions.permit()).transpose()?;
-    let request = request(call, method, body, to, upgrade.is_some())?;
-    let dialed =
-        tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(to)).await.map_err(|_| failed(&"i/o timeout"))?;
-    let stream = dialed.map_err(|error| failed(&error))?;
+    let root = root(call, to);
+    let request = request(call, method, body, &root, upgrade.is_some())?;
+    let failed = |error: &dyn std::fmt::Display| {
+        ApiError::unavailable(format!("error trying to reach service: dial tcp {}: {error}", to.address))
+    };
+    let stream = tokio::time::timeout(DIAL_TIMEOUT, dial(to))
+        .await
+        .map_err(|_| failed(&"i/o timeout"))?
+        .map_err(|error| failed(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     // It ends when the answer has been read, or nobody is left to read it.
@@ -180,43 +195,116 @@ async fn pass_on(call: &Call<'_>, method: &Method, body: Bytes, to: SocketAddr) 
         });
         return Ok(response.map(|_| Body::empty()));
     }
-    drop_own(response.headers_mut(), Keep::Nothing);
-    Ok(response.map(Body::wrap))
+    Ok(told_from_here(method, response.map(Body::wrap), &root).await)
+}
+
+async fn dial(to: Server) -> std::io::Result<BoxedStream> {
+    let stream = TcpStream::connect(to.address).await?;
+    if !to.tls {
+        return Ok(Box::new(stream));
+    }
+    let stream = Unverified::new().connect(&to.address.ip().to_string(), stream).await?;
+    Ok(Box::new(stream))
+}
+
+/// Where the pod's root is for who asks.
+fn root(call: &Call<'_>, to: Server) -> Root {
+    let path = call.uri.path();
+    let path = path.strip_suffix(&call.path.rest).unwrap_or(path).to_owned();
+    // HTTP/2 has no `Host`.
+    let host = call.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let proxy = host.or_else(|| call.uri.authority().map(http::uri::Authority::as_str)).unwrap_or_default().to_owned();
+    Root { path, server: to.address.to_string(), proxy }
 }
 
 fn request(
     call: &Call<'_>,
     method: &Method,
     body: Bytes,
-    to: SocketAddr,
+    root: &Root,
     upgrades: bool,
 ) -> Result<Request<Full<Bytes>>, ApiError> {
-    let path = behind_proxy(&call.path.rest, call.query);
-    let request = Request::builder().method(method).uri(path).body(Full::new(body));
+    let path = below(call);
+    let request = Request::builder().method(method).uri(&path).body(Full::new(body));
     let mut request = request.map_err(|error| ApiError::bad_request(error.to_string()))?;
-    *request.headers_mut() = call.headers.clone();
-    drop_own(request.headers_mut(), if upgrades { Keep::Upgrade } else { Keep::Nothing });
-    request.headers_mut().remove(header::CONTENT_LENGTH);
-    if !request.headers().contains_key(header::HOST) {
-        let host = to.to_string().parse().map_err(|_| ApiError::internal("an address that is no header"))?;
-        request.headers_mut().insert(header::HOST, host);
+    let headers = request.headers_mut();
+    *headers = own_headers_dropped(call.headers, upgrades);
+    // The body came as a whole, which tells its length.
+    headers.remove(header::CONTENT_LENGTH);
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|error| ApiError::bad_request(error.to_string()));
+    if !headers.contains_key(header::HOST) {
+        headers.insert(header::HOST, value(if root.proxy.is_empty() { &root.server } else { &root.proxy })?);
     }
+    let path = path.split('?').next().unwrap_or_default();
+    headers.insert(FORWARDED_URI, value(&format!("{}{path}", root.path))?);
     Ok(request)
 }
 
-/// What of a connection's own headers stays.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    Nothing,
-    Upgrade,
+/// The answer of a pod as it is told to who asked the API server.
+async fn told_from_here(method: &Method, response: Response<Body>, root: &Root) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    head.headers = own_headers_dropped(&head.headers, false);
+    for name in CROSS_ORIGIN {
+        head.headers.remove(name);
+    }
+    let text = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    let location = text(header::LOCATION);
+    if !location.is_empty() {
+        if let Some(Ok(moved)) = root.url(location).map(HeaderValue::try_from) {
+            head.headers.insert(header::LOCATION, moved);
+        }
+        return Response::from_parts(head, body);
+    }
+    let is_page = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim() == "text/html";
+    let packed = match text(header::CONTENT_ENCODING) {
+        "" => Some(false),
+        "gzip" => Some(true),
+        _ => None,
+    };
+    let Some(packed) = packed.filter(|_| is_page && method != Method::HEAD) else {
+        return Response::from_parts(head, body);
+    };
+    match gathered(body).await {
+        Ok(page) => {
+            let body = match rewritten(&page, packed, root) {
+                Some(rewritten) => {
+                    head.headers.remove(header::CONTENT_ENCODING);
+                    rewritten.into()
+                }
+                None => page,
+            };
+            head.headers.insert(header::CONTENT_LENGTH, body.len().into());
+            Response::from_parts(head, Body::full(body))
+        }
+        Err(body) => Response::from_parts(head, body),
+    }
 }
 
-fn drop_own(headers: &mut HeaderMap, keep: Keep) {
-    for name in OWN {
-        if keep == Keep::Nothing || !(name == header::CONNECTION || name == header::UPGRADE) {
-            headers.remove(name);
+/// The page with its links told otherwise; none for one that cannot be unpacked.
+fn rewritten(page: &[u8], packed: bool, root: &Root) -> Option<Vec<u8>> {
+    if !packed {
+        return Some(root.page(page));
+    }
+    let mut unpacked = Vec::new();
+    let most = u64::try_from(MAX_PAGE_BYTES).unwrap_or(u64::MAX);
+    let length = GzDecoder::new(page).take(most + 1).read_to_end(&mut unpacked).ok()?;
+    (length <= MAX_PAGE_BYTES).then(|| root.page(&unpacked))
+}
+
+/// All of a page; or its body, if it is too long to be held, or breaks off.
+async fn gathered(body: Body) -> Result<Bytes, Body> {
+    let mut pieces = BodyDataStream::new(body);
+    let mut page = BytesMut::new();
+    while let Some(piece) = pieces.next().await {
+        match piece {
+            Ok(piece) if page.len() + piece.len() <= MAX_PAGE_BYTES => page.extend_from_slice(&piece),
+            last => {
+                let read = stream::iter([Ok(page.freeze()), last]);
+                return Err(Body::stream(read.chain(pieces)));
+            }
         }
     }
+    Ok(page.freeze())
 }
 
 #[cfg(test)]
@@ -225,15 +313,15 @@ mod tests {
 
     #[test]
     fn names_are_read_as_kubernetes_reads_them() {
-        let check = |id: &str, expect: Option<(&str, &str)>| {
+        let check = |id: &str, expect: Option<(&str, &str, bool)>| {
             let found = target(id, "pod").ok();
-            assert_eq!(found.as_ref().map(|found| (found.name, found.port)), expect, "{id}");
+            assert_eq!(found.as_ref().map(|found| (found.name, found.port, found.tls)), expect, "{id}");
         };
-        check("web", Some(("web", "")));
-        check("web:80", Some(("web", "80")));
-        check("http:web:80", Some(("web", "80")));
-        check("http:web:", Some(("web", "")));
-        check("https:web:443", None);
+        check("web", Some(("web", "", false)));
+        check("web:80", Some(("web", "80", false)));
+        check("http:web:80", Some(("web", "80", false)));
+        check("http:web:", Some(("web", "", false)));
+        check("https:web:443", Some(("web", "443", true)));
         check("ftp:web:21", None);
         check("a:b:c:d", None);
     }

@@ -1,5 +1,5 @@
-//! TLS for probes. Kubernetes does not check certificates of probed containers, so neither does this: a probe asks whether
-//! something answers, and sends nothing secret.
+//! TLS to containers whose certificates nobody here can check: Kubernetes checks neither those of probed containers nor those
+//! of pods behind `proxy`. Who asks sends nothing that is secret to others than the container's owner.
 
 use std::{io, sync::Arc};
 
@@ -12,12 +12,23 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// Makes TLS connections to probed containers.
+/// Makes TLS connections without asking who is at the other end.
 #[derive(Clone)]
-pub(super) struct Connector(TlsConnector);
+pub struct Unverified(TlsConnector);
 
-impl Connector {
-    pub(super) fn new() -> Self {
+impl Default for Unverified {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Unverified {
+    /// One to share: it remembers sessions.
+    ///
+    /// # Panics
+    /// Never: the provider of cryptography offers the versions of TLS that are asked for.
+    #[must_use]
+    pub fn new() -> Self {
         let provider = ring::default_provider();
         let algorithms = provider.signature_verification_algorithms;
         let config = ClientConfig::builder_with_provider(Arc::new(provider))
@@ -29,7 +40,11 @@ impl Connector {
         Self(TlsConnector::from(Arc::new(config)))
     }
 
-    pub(super) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    /// Greets a server over a connection. A `host` that is no name is not sent.
+    ///
+    /// # Errors
+    /// The other end does not speak TLS, or not as it should.
+    pub async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let unnamed = || ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0, 0, 0, 0])));
         let name = ServerName::try_from(host.to_owned()).unwrap_or_else(|_| unnamed());
         self.0.connect(name, stream).await
