@@ -348,8 +348,11 @@ spec: {selector: {app: web}, ports: [{name: main, port: 80, targetPort: 8080}]}
         has_lines(&said, &[&format!("x-forwarded-uri: {path}/headers")])?;
         ensure!(!said.to_lowercase().contains("authorization"), "{said}");
     }
-    let refused = cluster.k_fails(&format!("get --raw {here}/services/web/proxy/status?418"))?;
-    ensure!(refused.contains("the server responded with the status code 418"), "{refused}");
+    let failed = cluster.k_fails(&format!("get --raw {here}/services/web/proxy/fetch?nowhere"))?;
+    ensure!(
+        failed.contains("has prevented the request from succeeding"),
+        "what the pod answers is passed on: {failed}"
+    );
     let node = cluster.field("pod web", "{.spec.nodeName}")?;
     let summary = cluster.k(&format!("get --raw /api/v1/nodes/{node}/proxy/stats/summary"))?;
     ensure!(summary.contains("\"nodeName\""), "{summary}");

@@ -10,7 +10,7 @@ use coracle_sim::{Failure, Keep, Outcome, Sabotage, Settings, run, tell};
 /// Seeds that found something; they always run.
 const KEPT: &str = include_str!("seeds.txt");
 /// Seeds of a plain run; more by the variable.
-const DEFAULT_SEEDS: u64 = 500;
+const DEFAULT_SEEDS: u64 = 1_000;
 /// Seeds whose story is told twice, and how many of them in another process too.
 const TOLD_TWICE: u64 = 24;
 const TOLD_ELSEWHERE: u64 = 4;
